@@ -1,0 +1,153 @@
+"""The population: everything that has happened so far, as a fold over records."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from shoal.core.chance import number
+from shoal.core.records import Failed, Finished, Record, Result, Trial
+
+LOST = "lost"
+
+
+class ProtocolError(Exception):
+    """A record that cannot follow the ones before it; the state is unchanged."""
+
+
+class Ranking:
+    """Results in order of score, worst first; where scores are equal, in an order drawn at random.
+
+    A truncation of equals must not always hit the same members: on the paper's toy with its two
+    symmetric members (Jaderberg et al., 2017, figure 2) a strict "better than" never copies
+    anybody. Adding, removing and ranking take O(log N) comparisons.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._keys: list[tuple[float, int, int]] = []  # (score, draw, trial)
+        self._results: dict[int, Result] = {}  # by trial
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, rank: int) -> Result:
+        return self._results[self._keys[rank][2]]
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self._results[trial] for _, _, trial in self._keys)
+
+    def rank(self, result: Result) -> int:
+        """How many stand below `result`."""
+        return bisect_left(self._keys, self._key(result))
+
+    def add(self, result: Result) -> None:
+        """Put `result` in its place."""
+        insort(self._keys, self._key(result))
+        self._results[result.trial.id] = result
+
+    def remove(self, result: Result) -> None:
+        """Take `result`, which is there, out."""
+        del self._keys[self.rank(result)]
+        del self._results[result.trial.id]
+
+    def _key(self, result: Result) -> tuple[float, int, int]:
+        trial = result.trial
+        return result.score, number(self._seed, trial.member, trial.step), trial.id
+
+
+class Population:
+    """`size` members and their trials. Changed only by `apply`, one record at a time."""
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self.size = size
+        self.trials: list[Trial] = []  # by id; of several attempts the newest
+        self.running: dict[int, Trial] = {}  # by id
+        self.failures: dict[int, int] = {}  # by id: how many attempts of it failed
+        self.unsaved: set[int] = set()  # by id: finished, and left no checkpoint
+        self.best: Result | None = None  # the highest score; of equals, the one decided first
+        self.latest = Ranking(seed)  # each member's newest result
+        self._newest: list[Result | None] = [None] * size
+        self._last: list[Trial | None] = [None] * size
+        self._seed = seed
+        self._at: dict[int, Ranking] = {}
+
+    def apply(self, record: Record) -> None:
+        """Take in what was decided or what happened.
+
+        Raises:
+            ProtocolError: a trial with an id or attempt out of turn; a report of a trial, or of an
+                attempt of it, that is not running (said twice, or by a process given up).
+        """
+        match record:
+            case Trial():
+                self._decided(record)
+            case Finished():
+                trial = self._ended(record)
+                self.failures.pop(trial.id, None)
+                if not record.saved:
+                    self.unsaved.add(trial.id)
+                self._add(Result(trial, record.score))
+            case Failed():
+                trial = self._ended(record)
+                lost = record.kind == LOST  # the machine's doing, not the trial's
+                self.failures[trial.id] = self.failures.get(trial.id, 0) + (not lost)
+
+    def last(self, member: int) -> Trial | None:
+        """The newest trial of `member`, however it stands."""
+        return self._last[member]
+
+    def newest(self, member: int) -> Result | None:
+        """The newest result of `member`: what it would go on from."""
+        return self._newest[member]
+
+    def next_step(self, member: int) -> int:
+        """The step that `member` does next, or after the one it is doing."""
+        last = self._last[member]
+        return 0 if last is None else last.step + 1
+
+    def at(self, step: int) -> Ranking:
+        """The results of all trials of `step`, kept until every member has begun a later one."""
+        return self._at[step] if step in self._at else Ranking(self._seed)
+
+    def lineage(self, trial: Trial) -> list[Trial]:
+        """`trial` and its ancestors, root first: the hyperparameters along it are the schedule."""
+        line = [trial]
+        while (parent := line[-1].parent) is not None:
+            line.append(self.trials[parent])
+        return line[::-1]
+
+    def _decided(self, trial: Trial) -> None:
+        if trial.id == len(self.trials):
+            self.trials.append(trial)
+            self._last[trial.member] = trial
+        elif trial.id < len(self.trials) and trial.attempt == self.trials[trial.id].attempt + 1:
+            self.trials[trial.id] = self._last[trial.member] = trial
+        else:
+            raise ProtocolError(f"trial {trial.id}, attempt {trial.attempt}, is out of turn")
+        self.running[trial.id] = trial
+
+    def _ended(self, report: Finished | Failed) -> Trial:
+        trial = self.running.get(report.trial)
+        if trial is None or trial.attempt != report.attempt:
+            raise ProtocolError(f"trial {report.trial}, attempt {report.attempt}, is not running")
+        del self.running[report.trial]
+        return trial
+
+    def _add(self, result: Result) -> None:
+        trial = result.trial
+        if trial.step not in self._at:
+            self._forget()
+            self._at[trial.step] = Ranking(self._seed)
+        self._at[trial.step].add(result)
+        if (old := self._newest[trial.member]) is not None:
+            self.latest.remove(old)
+        self.latest.add(result)
+        self._newest[trial.member] = result
+        best = self.best
+        if best is None or (result.score, -trial.id) > (best.score, -best.trial.id):
+            self.best = result
+
+    def _forget(self) -> None:
+        """Drop the rankings of steps that nobody will be compared at any more."""
+        slowest = min(self.next_step(member) for member in range(self.size)) - 1
+        for step in [step for step in self._at if step < slowest]:
+            del self._at[step]

@@ -1,0 +1,257 @@
+"""The tuner: decides what to train next. It does no I/O, reads no clock, owns no process.
+
+    ask()         -> Trial   what to run, or None
+    tell(Report)             what came of it
+
+Its state is a fold over the journal, and its randomness a function of (seed, member, step): a
+resumed run goes on as if it had never stopped, and needs no generator state for it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from heapq import heappop, heappush
+
+from shoal.core.chance import stream
+from shoal.core.exploit import Cohort, Exploit, Truncation
+from shoal.core.explore import Explore, Shift
+from shoal.core.population import Population, Ranking
+from shoal.core.records import Failed, Finished, Record, Report, Result, Trial
+from shoal.core.space import Space
+
+NOBODY = Ranking(seed=0)
+
+
+class Tuner:
+    """Population based training, decided one trial at a time (Jaderberg et al., 2017).
+
+    A whole program:
+
+        tuner = Tuner(Space({"lr": Float(1e-4, 1e-1, log=True)}), population=8, steps=20, seed=0)
+        weights = {}
+        while trial := tuner.ask():
+            start = None if trial.parent is None else weights[trial.parent]
+            weights[trial.id], accuracy = train(start, **trial.hparams)
+            tuner.tell(Finished(trial.id, accuracy))
+        best = tuner.population.best
+
+    Whoever runs trials side by side asks until None, and again after each `tell`.
+
+    Synchronous: nobody starts step s + 1 before all have ended step s, and each is compared with
+    all at step s. Asynchronous: nobody waits; a member that has ended step s is compared at step s
+    once half the population has been there, and before that with everybody's latest; it copies the
+    latest of whom it copies. Either way only a member that copied somebody explores.
+
+    Args:
+        space: what the hyperparameters may be.
+        population: how many members are trained together.
+        steps: how many trials each member does; None for no end.
+        trials: how many trials are decided in all; None for no end.
+        exploit: whose weights a member goes on with.
+        explore: which hyperparameters it tries after it has copied.
+        synchronous: whether there are generations.
+        seed: the same seed, the same decisions (asynchronous: and the same order of reports).
+        retries: how often a failed trial is tried again before its member is refilled from a donor.
+        journal: the records of an earlier run, to go on from.
+
+    Raises:
+        ValueError: `population`, `steps` or `trials` is below 1, or `retries` below 0.
+        ProtocolError: `journal` is not one of this tuner's.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        population: int,
+        steps: int | None,
+        trials: int | None = None,
+        exploit: Exploit = Truncation(),
+        explore: Explore = Shift(),
+        synchronous: bool = True,
+        seed: int = 0,
+        retries: int = 1,
+        journal: Iterable[Record] = (),
+    ) -> None:
+        for name, value, least in (
+            ("population", population, 1),
+            ("steps", steps, 1),
+            ("trials", trials, 1),
+            ("retries", retries, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.space = space
+        self.steps, self.trials = steps, trials
+        self.exploit, self.explore = exploit, explore
+        self.synchronous, self.seed, self.retries = synchronous, seed, retries
+        self.population = Population(population, seed)
+        self._ready = [(0, member) for member in range(population)]  # a heap of (step, member)
+        self._retrying: dict[int, Trial] = {}  # by id: failed, and to be tried again
+        self._settled = Counter[int]()  # by step: trials that ended, for good or for bad
+        self._down: set[int] = set()  # members whose latest trial to settle failed
+        for record in journal:
+            self._apply(record)
+
+    def ask(self) -> Trial | None:
+        """The next trial to run, or None while all are running, waiting for others, or done."""
+        if self._retrying:
+            failed = self._retrying[min(self._retrying)]
+            trial: Trial | None = replace(failed, attempt=failed.attempt + 1)
+        else:
+            trial = self._next()
+        if trial is not None:
+            self._apply(trial)
+        return trial
+
+    def tell(self, report: Report) -> None:
+        """Take in what became of a running trial.
+
+        Raises:
+            ProtocolError: that attempt of that trial is not running; the state is unchanged.
+        """
+        self._apply(report)
+
+    def recover(self) -> list[Trial]:
+        """The trials to start again after the controller has died or given up.
+
+        These are the ones that were running, and, where nobody was left to copy, the ones that had
+        failed: whoever resumes such a run has mended something. Each is a new attempt under the
+        hyperparameters, parent and seed that were decided.
+        """
+        population = self.population
+        lost = list(population.running.values())
+        if self.stuck is not None:
+            lasts = (population.last(member) for member in range(population.size))
+            lost = [trial for trial in lasts if trial is not None]
+        lost.sort(key=lambda trial: trial.id)
+        again = [replace(trial, attempt=trial.attempt + 1) for trial in lost]
+        for trial in again:
+            self._apply(trial)
+        return again
+
+    @property
+    def done(self) -> bool:
+        """Whether every trial that `steps` and `trials` allow has been decided and has ended."""
+        return self._idle and self._spent
+
+    @property
+    def stuck(self) -> str | None:
+        """Why training cannot go on, where it cannot: nobody is left to copy."""
+        front = self._front()
+        if not self._idle or self._spent or front is None or front[0] == 0:
+            return None
+        if len(self._cohort(front[0] - 1)) > 0:
+            return None
+        if self.synchronous:
+            return f"all {self.population.size} trials of step {front[0] - 1} failed"
+        return f"the latest trials of all {self.population.size} members failed"
+
+    def live(self) -> set[int]:
+        """The trials whose checkpoints a member, a running trial or the best score can need."""
+        population = self.population
+        newest = (population.newest(member) for member in range(population.size))
+        needed = {result.trial.id for result in newest if result is not None}
+        begun = (*population.running.values(), *self._retrying.values())
+        needed |= {trial.parent for trial in begun if trial.parent is not None}
+        if self.synchronous and (front := self._front()) is not None:
+            # whoever has yet to move may copy any of its generation
+            needed |= {result.trial.id for result in population.at(front[0] - 1)}
+        if population.best is not None:
+            needed.add(population.best.trial.id)
+        return needed
+
+    @property
+    def _idle(self) -> bool:
+        return not self.population.running and not self._retrying
+
+    @property
+    def _spent(self) -> bool:
+        """Whether no further trial may be decided."""
+        if self.trials is not None and len(self.population.trials) >= self.trials:
+            return True
+        front = self._front()
+        return self.steps is not None and front is not None and front[0] >= self.steps
+
+    def _front(self) -> tuple[int, int] | None:
+        """(step, member) of who moves next: of those that have settled, the furthest behind."""
+        while self._ready and not self._can_move(*self._ready[0]):
+            heappop(
+                self._ready
+            )  # nobody looks for the entry of a member that moved on: here it goes
+        return self._ready[0] if self._ready else None
+
+    def _can_move(self, step: int, member: int) -> bool:
+        last = self.population.last(member)
+        if last is None:
+            return True
+        busy = last.id in self.population.running or last.id in self._retrying
+        return last.step + 1 == step and not busy
+
+    def _next(self) -> Trial | None:
+        """The next trial that begins a step, if one may begin now."""
+        front = self._front()
+        if front is None or self._spent:
+            return None
+        population, (step, member) = self.population, front
+        id = len(population.trials)
+        if step == 0:
+            hparams = self.space.sample(stream(self.seed, member, step))
+            return Trial(id, member, 0, hparams, parent=None)
+        cohort = self._cohort(step - 1)
+        if len(cohort) == 0:
+            return None
+        rng = stream(self.seed, member, step)
+        own = None if member in self._down else population.newest(member)
+        move = self.exploit(own, cohort, rng)
+        hparams = self.explore(move.hparams, self.space, rng) if move.explore else move.hparams
+        return Trial(id, member, step, hparams, parent=move.start.trial.id)
+
+    def _cohort(self, step: int) -> Cohort:
+        """Who is compared with a member that has ended `step`; nobody while it has to wait."""
+        population = self.population
+        size, here = population.size, population.at(step)
+        if self.synchronous:
+            return here if self._settled[step] == size else NOBODY
+        if len(self._down) == size:  # everything fails: let what still runs end, and see
+            return NOBODY
+        return Latest(here if 2 * len(here) >= size else population.latest, population)
+
+    def _apply(self, record: Record) -> None:
+        population = self.population
+        if isinstance(record, Trial):
+            running = record.id in population.running
+            population.apply(record)
+            retried = self._retrying.pop(record.id, None) is not None
+            if record.attempt > 1 and not (running or retried):  # given up, and tried after all
+                self._settled[record.step] -= 1
+            return
+        population.apply(record)
+        trial = population.trials[record.trial]
+        if isinstance(record, Failed) and population.failures[trial.id] <= self.retries:
+            self._retrying[trial.id] = trial
+            return
+        self._settled[trial.step] += 1
+        if isinstance(record, Finished):
+            self._down.discard(trial.member)
+        else:
+            self._down.add(trial.member)
+        heappush(self._ready, (trial.step + 1, trial.member))
+
+
+class Latest:
+    """A cohort ranked by score at one step, as what there is to copy: each one's newest result."""
+
+    def __init__(self, ranking: Ranking, population: Population) -> None:
+        self._ranking, self._population = ranking, population
+
+    def __len__(self) -> int:
+        return len(self._ranking)
+
+    def __getitem__(self, rank: int) -> Result:
+        result = self._ranking[rank]
+        return self._population.newest(result.trial.member) or result
+
+    def rank(self, result: Result) -> int:
+        """How many of the cohort stand below `result`."""
+        return self._ranking.rank(result)

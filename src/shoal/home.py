@@ -1,0 +1,187 @@
+"""Where experiments live: `$SHOAL_HOME/<id>/`, one folder each.
+
+<id>/journal.db   everything that was decided and that happened
+<id>/lock         held by the one controller that drives it
+<id>/trials/      <trial>/<attempt>/: trial.json, metrics.jsonl, stdout, stderr
+<id>/checkpoints/ <member>/<step>/, unless the experiment names another folder
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from shoal.stores.sqlite import SqliteStore, StoreError
+
+ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing that looks like something else
+
+
+class ExperimentError(Exception):
+    """An experiment that is not there, not to be had, or not to be told: the message says."""
+
+
+def default_home() -> Path:
+    """`$SHOAL_HOME`, or `~/shoal-experiments`."""
+    return Path(os.environ.get("SHOAL_HOME") or "~/shoal-experiments").expanduser().absolute()
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The folder of one experiment."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.db"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def trial(self, id: int, attempt: int) -> Path:
+        """Where one attempt at a trial reads and writes."""
+        return self.path / "trials" / str(id) / str(attempt)
+
+    def open(self) -> SqliteStore:
+        """The journal, to be read.
+
+        Raises:
+            ExperimentError: it cannot be.
+        """
+        try:
+            return SqliteStore(self.journal, read_only=True)
+        except StoreError as error:
+            raise ExperimentError(f"experiment {self.id}: {error}") from error
+
+    def holder(self) -> tuple[int, str] | None:
+        """(pid, host) of the controller that drives the experiment now."""
+        try:
+            with self.lock.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    owner = json.loads(file.read())
+                    return int(owner["pid"]), str(owner["host"])
+        except (OSError, ValueError, KeyError):
+            return None
+        return None
+
+
+class Lock:
+    """The right to drive an experiment: one controller at a time has it, and death gives it back.
+
+    Raises:
+        ExperimentError: another controller has it, which is named.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._file = folder.lock.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            pid, host = folder.holder() or ("unknown", "unknown")
+            raise ExperimentError(
+                f"experiment {folder.id} is being run by process {pid} on {host}: "
+                f"`shoal stop {folder.id}` ends that"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.truncate(0)
+        self._file.close()
+
+
+def create(home: Path, fill: Callable[[Folder], None]) -> Folder:
+    """A new experiment in `home`, filled by `fill`: it appears whole, or not at all.
+
+    Raises:
+        ExperimentError: `home` cannot be written to.
+    """
+    id = "".join(secrets.choice(ALPHABET) for _ in range(8))
+    partial = Folder(home / f".{id}.partial" / id)
+    try:
+        partial.path.mkdir(parents=True)
+    except OSError as error:
+        raise ExperimentError(
+            f"experiments cannot be kept in {home}: {error}. Set SHOAL_HOME to another folder."
+        ) from error
+    try:
+        fill(partial)
+        partial.path.rename(home / id)
+    finally:
+        shutil.rmtree(partial.path.parent, ignore_errors=True)
+    return Folder(home / id)
+
+
+def experiments(home: Path) -> list[Folder]:
+    """The experiments in `home`, oldest first."""
+    return sorted(_folders(home), key=lambda folder: (created(folder), folder.id))
+
+
+def find(home: Path, name: str | None) -> Folder:
+    """The experiment with that id, name or folder; of one name, the newest; None: of all.
+
+    Raises:
+        ExperimentError: there is none.
+    """
+    if name is not None:
+        for path in (home / name, Path(name).expanduser().absolute()):
+            if Folder(path).journal.is_file():
+                return Folder(path)
+    there = experiments(home)
+    found = [folder for folder in there if name is None or name_of(folder) == name]
+    if found:
+        return found[-1]
+    if name is None:
+        raise ExperimentError(f"there is no experiment in {home} yet: `shoal run CONFIG` makes one")
+    known = ", ".join(f"{folder.id} ({name_of(folder)})" for folder in there[-5:][::-1]) or "none"
+    raise ExperimentError(f"no experiment has the id, name or folder {name!r}; in {home}: {known}")
+
+
+def name_of(folder: Folder) -> str:
+    """What the user called it."""
+    return _meta(folder).get("name", "")
+
+
+def created(folder: Folder) -> float:
+    """When it was made, in seconds since the epoch."""
+    return float(_meta(folder).get("created", "0"))
+
+
+def _folders(home: Path) -> Iterator[Folder]:
+    with suppress(OSError):
+        for path in home.iterdir():
+            if not path.name.startswith(".") and Folder(path).journal.is_file():
+                yield Folder(path)
+
+
+def _meta(folder: Folder) -> dict[str, str]:
+    with suppress(ExperimentError):
+        store = folder.open()
+        try:
+            return store.meta()
+        finally:
+            store.close()
+    return {}

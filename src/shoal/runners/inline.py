@@ -1,0 +1,40 @@
+"""Run trials in this process, one after the other: for tests, benchmarks and toy problems."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shoal.core.records import Failed, Finished, Report, Trial
+
+Step = Callable[[Any, Trial], tuple[Any, float]]
+
+
+class InlineRunner:
+    """Calls `step(state, trial) -> (state, score)`, with None for the state of a fresh member."""
+
+    def __init__(self, step: Step, slots: int = 1) -> None:
+        self.states: dict[int, Any] = {}  # by trial
+        self._step, self._slots = step, slots
+        self._queue: deque[Trial] = deque()
+
+    @property
+    def free(self) -> int:
+        return self._slots - len(self._queue)
+
+    def submit(self, trial: Trial) -> None:
+        self._queue.append(trial)
+
+    def wait(self) -> Sequence[Report]:
+        trial = self._queue.popleft()
+        state = None if trial.parent is None else self.states[trial.parent]
+        try:
+            self.states[trial.id], score = self._step(state, trial)
+            return [Finished(trial.id, score, attempt=trial.attempt)]
+        except Exception as error:  # noqa: BLE001 (a failed trial is data)
+            return [Failed(trial.id, "crash", repr(error), trial.attempt)]
+
+    def wake(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._queue.clear()

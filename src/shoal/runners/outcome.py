@@ -1,0 +1,155 @@
+"""What became of a trial: from how its process ended and what it reported, to a `Report`.
+
+One table, in the order in which it is looked at:
+
+    the machine took it away                          lost
+    out of time                                       timeout
+    ended by a signal                                 killed
+    exit code other than 0, even after a result       crash
+    no final result                                   no result
+    a final result that is no number, and no
+    mapping with a number under the metric's name     bad result
+    NaN, +inf, -inf                                   nan
+    anything else, 0 included; of several, the first  Finished
+"""
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from pathlib import Path
+from typing import Literal
+
+from shoal.core.records import Failed, Finished, Report, Trial, Value
+
+STDERR_LINES = 12  # of a failed trial's stderr, how many are told
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is optimised: the number under `metric` in the final result, or the result itself."""
+
+    metric: str = "default"
+    mode: Literal["max", "min"] = "max"
+
+    def score(self, metric: float) -> float:
+        """`metric` with higher being better; the same function leads back."""
+        return metric if self.mode == "max" else -metric
+
+
+@dataclass(slots=True)
+class Reported:
+    """What a trial has written to its `metrics.jsonl` so far."""
+
+    file: Path
+    intermediate: int = 0  # how many there were
+    finals: list[Value] = field(default_factory=list)
+    _offset: int = 0
+
+    def read(self) -> list[Value]:
+        """The intermediate results that are new; final ones go to `finals`."""
+        try:
+            with self.file.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data.rfind(b"\n") + 1  # the last line may be half written
+        self._offset += whole
+        new: list[Value] = []
+        for line in data[:whole].splitlines():
+            kind, value = parse(line)
+            (new if kind == "intermediate" else self.finals).append(value)
+        self.intermediate += len(new)
+        return new
+
+
+def parse(line: bytes) -> tuple[str, Value]:
+    """(kind, value) of a line of `metrics.jsonl`: one that is neither is a bad final result."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        message = None
+    match message:
+        case {"final": value}:
+            return "final", value
+        case {"intermediate": value}:
+            return "intermediate", value
+        case _:
+            return "final", line.decode(errors="replace")  # meant to be one; it will be told
+
+
+def judge(
+    trial: Trial,
+    status: int,
+    finals: Sequence[Value],
+    objective: Objective,
+    *,
+    saved: bool,
+    timeout_s: float | None,
+    stderr: Path,
+) -> Report:
+    """The report of `trial`, whose process ended with the wait status `status`.
+
+    `timeout_s` is the time it was given, if it used that up. `stderr` is the file it wrote to.
+    """
+
+    def failed(kind: str, reason: str) -> Failed:
+        return Failed(trial.id, kind, reason, trial.attempt)
+
+    code = os.waitstatus_to_exitcode(status)
+    if timeout_s is not None:
+        return failed("timeout", f"it ran longer than {timeout_s:g} s" + tail(stderr))
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return failed("killed", f"it was ended by {name}" + tail(stderr))
+    if code > 0:
+        after = " after it had reported its final result" if finals else ""
+        return failed("crash", f"exit code {code}{after}" + tail(stderr))
+    if not finals:
+        return failed("no result", "it ended without reporting a final result" + tail(stderr))
+    final = finals[0]
+    metric, metrics = measure(final, objective.metric)
+    if metric is None:
+        expected = f"a number, or a mapping with a number under {objective.metric!r}"
+        return failed("bad result", f"expected {expected} as final result, got {short(final)}")
+    if not isfinite(metric):
+        return failed("nan", f"its final result is {metric}")
+    return Finished(trial.id, objective.score(metric), metrics, saved, trial.attempt)
+
+
+def measure(final: Value, metric: str) -> tuple[float | None, dict[str, float]]:
+    """(the number that counts, if there is one; all numbers of a mapping by name)."""
+    if not isinstance(final, dict):
+        return number(final), {}
+    numbers = {key: x for key, value in final.items() if (x := number(value)) is not None}
+    return numbers.get(metric), {key: x for key, x in numbers.items() if isfinite(x)}
+
+
+def number(value: Value) -> float | None:
+    """`value` as NNI would take it for a metric: booleans count, text does not."""
+    if not isinstance(value, bool | int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number that no float can hold
+        return inf if value > 0 else -inf
+
+
+def short(value: Value) -> str:
+    """`value` as a user would recognise it, in a line."""
+    text = "None" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def tail(file: Path) -> str:
+    """The last lines of a file, to be put behind a reason; nothing if there are none."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - 8192))
+            lines = opened.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return "".join(f"\n  {line}" for line in ("", *lines)[-STDERR_LINES:] if line)

@@ -1,0 +1,227 @@
+"""A journal in one SQLite file, which any process may read while one writes.
+
+    journal    what was decided and what happened, in order: the truth of an experiment
+    measured   intermediate results
+    log        what was said to the user
+    sessions   the controllers that drove the experiment, one after the other
+    meta       what the experiment is: id, name, configuration, version of this layout
+
+Hyperparameters and metrics are JSON; everything else has a column of its own, so that the file can
+be asked with nothing but `sqlite3`.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from shoal.core.records import Failed, Finished, Measured, Record, Trial
+from shoal.stores.base import Entry
+
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE journal (
+    seq INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('trial', 'finished', 'failed')),
+    trial INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    member INTEGER, step INTEGER, parent INTEGER, hparams TEXT,
+    score REAL, metrics TEXT, saved INTEGER,
+    reason TEXT, failure TEXT
+) STRICT;
+CREATE TABLE measured (
+    trial INTEGER NOT NULL, attempt INTEGER NOT NULL, idx INTEGER NOT NULL,
+    at REAL NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (trial, attempt, idx)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE log (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL
+) STRICT;
+CREATE TABLE sessions (
+    seq INTEGER PRIMARY KEY, pid INTEGER NOT NULL, host TEXT NOT NULL,
+    began REAL NOT NULL, seen REAL NOT NULL, ended REAL, outcome TEXT, reason TEXT
+) STRICT;
+"""
+
+
+class StoreError(Exception):
+    """The file is not a journal that this version of shoal can read; the message says why."""
+
+
+class Session(NamedTuple):
+    """One controller's time with an experiment, in seconds since the epoch."""
+
+    pid: int
+    host: str
+    began: float
+    seen: float  # when it last gave a sign of life
+    ended: float | None  # None: it still runs, or was killed
+    outcome: str | None  # done, stopped, failed
+    reason: str | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasted, as far as is known."""
+        return max(0.0, (self.seen if self.ended is None else self.ended) - self.began)
+
+
+class LogLine(NamedTuple):
+    """A line of the experiment's log."""
+
+    seq: int
+    at: float
+    level: str  # info, warning, error
+    text: str
+
+
+class SqliteStore:
+    """The journal of one experiment. One process writes; others open it read-only."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the journal at `path`.
+
+        Raises:
+            StoreError: there is none, it is none, or a newer shoal wrote it.
+        """
+        if not path.is_file():
+            raise StoreError(f"no journal at {path}")
+        mode = "ro" if read_only else "rw"
+        self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=30)
+        self._db.isolation_level = None
+        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        try:
+            if not read_only:
+                self._db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
+            version = int(self.meta().get("version", "0"))
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path} cannot be read as a journal: {error}") from error
+        if version != VERSION:
+            raise StoreError(
+                f"{path} has format {version}, this shoal reads format {VERSION}: "
+                "use the version of shoal that wrote it"
+            )
+
+    @classmethod
+    def create(cls, path: Path, meta: Mapping[str, str]) -> Self:
+        """A new, empty journal at `path`, where nothing is yet."""
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL")  # one writes while others read
+        db.executescript(SCHEMA)
+        facts = {**meta, "version": str(VERSION)}
+        db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+        db.close()
+        return cls(path)
+
+    def close(self) -> None:
+        """Commit and let go of the file."""
+        self.commit()
+        self._db.close()
+
+    def append(self, record: Record | Measured) -> None:
+        self._pending.append(encode(record, time.time()))
+
+    def commit(self) -> None:
+        if not self._pending:
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement, values in self._pending:
+            self._db.execute(statement, values)
+        self._db.execute("COMMIT")
+        self._pending.clear()
+
+    def read(self) -> Iterator[Entry]:
+        return map(decode, self._db.execute("SELECT * FROM journal ORDER BY seq"))
+
+    def measured(self, trial: int, attempt: int) -> list[Any]:
+        """The intermediate results of one attempt, in order."""
+        rows = self._db.execute(
+            "SELECT value FROM measured WHERE trial = ? AND attempt = ? ORDER BY idx",
+            (trial, attempt),
+        )
+        return [json.loads(value) for (value,) in rows]
+
+    def meta(self) -> dict[str, str]:
+        """What the experiment is."""
+        return dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Say at the next commit what the experiment now is."""
+        self._later("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+    def log(self, level: str, text: str) -> None:
+        """Write a line of the log at the next commit."""
+        self._later("INSERT INTO log (at, level, text) VALUES (?, ?, ?)", time.time(), level, text)
+
+    def lines(self, after: int = 0) -> list[LogLine]:
+        """The lines of the log whose `seq` is above `after`."""
+        rows = self._db.execute("SELECT * FROM log WHERE seq > ? ORDER BY seq", (after,))
+        return [LogLine(*row) for row in rows]
+
+    def begin(self, pid: int, host: str) -> None:
+        """Note that a controller takes the experiment over."""
+        now = time.time()
+        self._later("UPDATE sessions SET ended = seen WHERE ended IS NULL")
+        self._later(
+            "INSERT INTO sessions (pid, host, began, seen) VALUES (?, ?, ?, ?)", pid, host, now, now
+        )
+        self.commit()
+
+    def seen(self) -> None:
+        """Note at the next commit that the controller is alive."""
+        self._later("UPDATE sessions SET seen = ? WHERE ended IS NULL", time.time())
+
+    def end(self, outcome: str, reason: str) -> None:
+        """Note how the controller left the experiment."""
+        now = time.time()
+        self._later(
+            "UPDATE sessions SET seen = ?, ended = ?, outcome = ?, reason = ? WHERE ended IS NULL",
+            now, now, outcome, reason,
+        )  # fmt: skip
+        self.commit()
+
+    def sessions(self) -> list[Session]:
+        """All controllers so far, in order."""
+        rows = self._db.execute(
+            "SELECT pid, host, began, seen, ended, outcome, reason FROM sessions ORDER BY seq"
+        )
+        return [Session(*row) for row in rows]
+
+    def _later(self, statement: str, *values: Any) -> None:
+        self._pending.append((statement, values))
+
+
+TRIAL = """INSERT INTO journal (at, kind, trial, attempt, member, step, parent, hparams)
+VALUES (?, 'trial', ?, ?, ?, ?, ?, ?)"""
+FINISHED = """INSERT INTO journal (at, kind, trial, attempt, score, metrics, saved)
+VALUES (?, 'finished', ?, ?, ?, ?, ?)"""
+FAILED = """INSERT INTO journal (at, kind, trial, attempt, failure, reason)
+VALUES (?, 'failed', ?, ?, ?, ?)"""
+MEASURED = "INSERT OR REPLACE INTO measured (at, trial, attempt, idx, value) VALUES (?, ?, ?, ?, ?)"
+
+
+def encode(record: Record | Measured, at: float) -> tuple[str, tuple[Any, ...]]:
+    """The statement that writes `record`, and its values."""
+    match record:
+        case Trial(id, member, step, hparams, parent, attempt):
+            return TRIAL, (at, id, attempt, member, step, parent, json.dumps(hparams))
+        case Finished(trial, score, metrics, saved, attempt):
+            return FINISHED, (at, trial, attempt, score, json.dumps(metrics), saved)
+        case Failed(trial, kind, reason, attempt):
+            return FAILED, (at, trial, attempt, kind, reason)
+        case Measured(trial, index, value, attempt):
+            return MEASURED, (at, trial, attempt, index, json.dumps(value))
+
+
+def decode(row: tuple[Any, ...]) -> Entry:
+    """The record that a row of the journal holds."""
+    _, at, kind, trial, attempt, member, step, parent, hparams, score, metrics, saved = row[:12]
+    if kind == "trial":
+        return Entry(at, Trial(trial, member, step, json.loads(hparams), parent, attempt))
+    if kind == "finished":
+        return Entry(at, Finished(trial, score, json.loads(metrics), bool(saved), attempt))
+    return Entry(at, Failed(trial, row[13], row[12], attempt))
