@@ -26,11 +26,11 @@ _HOMES = {
     "Finished": "shoal.core.records",
     "Trial": "shoal.core.records",
     "Tuner": "shoal.core.tuner",
-    "Result": "shoal.experiment",
-    "open": "shoal.experiment",
     "resume": "shoal.experiment",
     "run": "shoal.experiment",
     "ExperimentError": "shoal.home",
+    "Result": "shoal.result",
+    "open": "shoal.result",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 (the static list is in the stub)

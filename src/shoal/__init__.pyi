@@ -16,8 +16,8 @@ from shoal.core.space import Normal as Normal
 from shoal.core.space import Space as Space
 from shoal.core.space import SpaceError as SpaceError
 from shoal.core.tuner import Tuner as Tuner
-from shoal.experiment import Result as Result
-from shoal.experiment import open as open
 from shoal.experiment import resume as resume
 from shoal.experiment import run as run
 from shoal.home import ExperimentError as ExperimentError
+from shoal.result import Result as Result
+from shoal.result import open as open

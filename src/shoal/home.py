@@ -9,9 +9,8 @@
 import fcntl
 import json
 import os
-import secrets
 import shutil
-import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,17 +91,23 @@ class Lock:
 
     def __init__(self, folder: Folder) -> None:
         self._file = folder.lock.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            pid, host = folder.holder() or ("unknown", "unknown")
-            raise ExperimentError(
-                f"experiment {folder.id} is being run by process {pid} on {host}: "
-                f"`shoal stop {folder.id}` ends that"
-            ) from None
+        for patience in (*[0.01] * 50, 0.0):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                owner = folder.holder()
+                if owner is None and patience:  # somebody is only looking, or is about to sign
+                    time.sleep(patience)
+                    continue
+                self._file.close()
+                pid, host = owner or ("unknown", "unknown")
+                raise ExperimentError(
+                    f"experiment {folder.id} is being run by process {pid} on {host}: "
+                    f"`shoal stop {folder.id}` ends that"
+                ) from None
         self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        self._file.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename}))
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -119,8 +124,9 @@ def create(home: Path, fill: Callable[[Folder], None]) -> Folder:
     Raises:
         ExperimentError: `home` cannot be written to.
     """
-    id = "".join(secrets.choice(ALPHABET) for _ in range(8))
+    id = "".join(ALPHABET[byte % len(ALPHABET)] for byte in os.urandom(8))
     partial = Folder(home / f".{id}.partial" / id)
+    new = not home.exists()
     try:
         partial.path.mkdir(parents=True)
     except OSError as error:
@@ -132,7 +138,16 @@ def create(home: Path, fill: Callable[[Folder], None]) -> Folder:
         partial.path.rename(home / id)
     finally:
         shutil.rmtree(partial.path.parent, ignore_errors=True)
-    return Folder(home / id)
+        if new:
+            with suppress(OSError):  # it holds the experiment
+                home.rmdir()
+    return Folder((home / id).resolve())
+
+
+def link(folder: Folder, home: Path) -> None:
+    """Let an experiment that lives elsewhere be found in `home` as well."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / folder.id).symlink_to(folder.path)
 
 
 def experiments(home: Path) -> list[Folder]:
@@ -149,7 +164,7 @@ def find(home: Path, name: str | None) -> Folder:
     if name is not None:
         for path in (home / name, Path(name).expanduser().absolute()):
             if Folder(path).journal.is_file():
-                return Folder(path)
+                return Folder(path.resolve())
     there = experiments(home)
     found = [folder for folder in there if name is None or name_of(folder) == name]
     if found:
@@ -174,7 +189,7 @@ def _folders(home: Path) -> Iterator[Folder]:
     with suppress(OSError):
         for path in home.iterdir():
             if not path.name.startswith(".") and Folder(path).journal.is_file():
-                yield Folder(path)
+                yield Folder(path.resolve())
 
 
 def _meta(folder: Folder) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Journal -> tables: pure functions from records to what people and programs look at.
 
-Nothing here reads a file, a clock or a process: what only they can tell (is a controller alive, is a
-checkpoint still there) is given.
+Nothing here reads a file, a clock or a process: what only they can tell (is a controller alive, is
+a checkpoint still there) is given.
 """
 
 from collections import Counter
@@ -130,10 +130,13 @@ def exploits(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.parent is not None and rows[row.parent].member != row.member]
 
 
-def constant(rows: Sequence[Row], mode: str) -> Row | None:
-    """The best trial of the members that have never copied: what random search would have got."""
-    copied = Counter(row.member for row in exploits(rows))
-    return best([row for row in rows if row.member not in copied], mode)
+def uncopied(rows: Sequence[Row], mode: str) -> Row | None:
+    """The best trial of those whose members had never copied: what random search would have got."""
+    alone: list[bool] = []  # by id: a trial comes after its parent
+    for row in rows:
+        start = None if row.parent is None else rows[row.parent]
+        alone.append(start is None or (start.member == row.member and alone[start.id]))
+    return best([row for row in rows if alone[row.id]], mode)
 
 
 def progress(rows: Sequence[Row], population: int, total: int | None) -> Progress:

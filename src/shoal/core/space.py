@@ -121,21 +121,24 @@ class Float:
         up = factor > 1
         if self.log:
             way, length = (1 if up else -1), abs(log(factor))
-            moved = self._either(lambda v, way: self._stretched(v, length * way), value, way)
         else:  # x 1.2 takes -5 down to -6: what grows is the magnitude
             way = 1 if up == (value >= 0) else -1
             length = abs(factor - 1) * max(abs(value), LEAST_MOVE * self._width)
-            moved = self._either(lambda v, way: self._clean(v + length * way), value, way)
-        if self.step is not None and abs(moved - value) < self.step:  # rounded away, or back
+
+        def far(value: float, way: int) -> float:
+            by = length * way
+            return self._stretched(value, by) if self.log else self._clean(value + by)
+
+        if self.step is not None and abs(far(value, way) - value) < self.step:  # rounded away
             return self._either(self._beside, value, way)
-        return moved
+        return self._either(far, value, way)
 
     @property
     def _width(self) -> float:
         return log(self.high) - log(self.low) if self.log else self.high - self.low
 
     def _stretched(self, value: float, by: float) -> float:
-        """`value` moved by `by` in the logarithm; a bound is met exactly, whatever exp rounds to."""
+        """`value` moved by `by` in the logarithm; a bound is met exactly, however exp rounds."""
         x = log(value) + by
         if x >= log(self.high):
             return float(self.high)

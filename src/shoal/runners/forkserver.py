@@ -26,10 +26,10 @@ import atexit
 import contextlib
 import ctypes
 import gc
-import importlib
+import importlib.util
+import io
 import json
 import os
-import runpy
 import select
 import signal
 import socket
@@ -189,8 +189,14 @@ class Server:
     def _end_all(self) -> None:
         for pid in self._trials:
             signal_session(pid, signal.SIGKILL)
-        for pid in children():
-            kill(pid, signal.SIGKILL)
+        # whoever's parent has died becomes our child: once there is none left, there is nobody
+        while True:
+            for pid in children():
+                kill(pid, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
 
 
 def preload(message: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
@@ -275,25 +281,65 @@ def run(start: dict[str, Any]) -> NoReturn:
     if start["unbuffered"]:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+    code = 0
     try:
-        if start["module"] is not None:
-            sys.path[0] = os.getcwd()
-            runpy.run_module(start["module"], run_name="__main__", alter_sys=True)
-        else:
+        if start["module"] is None:
             run_script(start["argv"][0])
-        code = 0
+        else:
+            run_module(start["module"])
     except SystemExit as error:
         code = exit_code(error)
     except BaseException as error:  # noqa: BLE001
-        sys.excepthook(type(error), error, own_frames(error))
-        code = 1
-        if isinstance(error, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            code = -signal.SIGINT
+        error.__traceback__ = own_frames(error)
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     finish(before)
     if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def run_script(path: str) -> None:
+    """Run the file at `path` as the module `__main__`."""
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        sys.stderr.write(f"{sys.executable}: can't open file {path!r}: {error}\n")
+        sys.exit(2)
+    sys.path[0] = os.path.dirname(os.path.realpath(path))
+    file = os.path.abspath(path)
+    main = become_main(__file__=file)
+    exec(compile(source, file, "exec", dont_inherit=True), main.__dict__)
+
+
+def run_module(name: str) -> None:
+    """Run the module `name`, or the `__main__` of the package `name`, as the module `__main__`."""
+    sys.path[0] = os.getcwd()
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{name}.__main__")
+        code = spec.loader.get_code(spec.name) if spec is not None else None  # type: ignore[union-attr]
+    except ImportError as error:
+        sys.exit(
+            f"{sys.executable}: Error while finding module specification for {name!r}: {error}"
+        )
+    if spec is None or code is None:
+        sys.exit(f"{sys.executable}: No module named {name}")
+    sys.argv[0] = spec.origin or name
+    main = become_main(
+        __file__=spec.origin, __spec__=spec, __package__=spec.parent, __loader__=spec.loader
+    )
+    exec(code, main.__dict__)
+
+
+def become_main(**attributes: Any) -> ModuleType:
+    """A fresh module `__main__`, in the place of ours."""
+    main = ModuleType("__main__")
+    main.__dict__.update(attributes, __builtins__=__builtins__)
+    sys.modules["__main__"] = main
+    return main
 
 
 def exit_code(error: SystemExit) -> int:
@@ -311,45 +357,34 @@ def finish(before: set[str]) -> None:
 
     Taking down all that was imported before the fork takes a third of a second with PyTorch, and
     leaves nothing behind that the end of the process would not: so that part is left out. Threads
-    are waited for, exit functions are called, and the trial's own objects are let go, so that an
-    open file is flushed and a `__del__` is called.
+    are waited for, exit functions are called, open files are flushed, and the trial's own objects
+    are let go in the reverse order of their making, so that a `__del__` finds what it was made of.
     """
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 (no public name)
     atexit._run_exitfuncs()  # noqa: SLF001 (no public name)
-    own = [sys.modules.pop(name) for name in list(sys.modules) if name not in before]
-    own.append(sys.modules.pop("__main__"))
-    alive = [weakref.ref(module) for module in own]
+    for thing in gc.get_objects():
+        if isinstance(thing, io.TextIOWrapper | io.BufferedWriter) and not thing.closed:
+            with contextlib.suppress(Exception):
+                thing.flush()
     sys.last_value = sys.last_traceback = None
-    own.clear()
+    new = [module for name, module in sys.modules.items() if name not in before]
+    own = [m for m in new if (getattr(m, "__file__", None) or "").startswith(sys.path[0])]
+    if sys.modules["__main__"].__dict__ is not globals():
+        own.append(sys.modules["__main__"])
+    while own:
+        module = own.pop()
+        for name in reversed(module.__dict__):
+            module.__dict__[name] = None
     gc.collect()
-    for reference in alive:
-        if (module := reference()) is not None:
-            for name in list(module.__dict__):
-                module.__dict__[name] = None
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
 
 
-def run_script(path: str) -> None:
-    """Execute the file at `path` as the module `__main__`."""
-    try:
-        source = Path(path).read_bytes()
-    except OSError as error:
-        sys.stderr.write(f"{sys.executable}: can't open file {path!r}: {error}\n")
-        sys.exit(2)
-    sys.path[0] = os.path.dirname(os.path.realpath(path))
-    main = ModuleType("__main__")
-    main.__file__ = os.path.abspath(path)
-    main.__dict__["__builtins__"] = __builtins__
-    sys.modules["__main__"] = main
-    exec(compile(source, main.__file__, "exec", dont_inherit=True), main.__dict__)
-
-
 def own_frames(error: BaseException) -> Any:
     """The traceback of `error` from the script on: ours is nothing to the user."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename in {__file__, runpy.__file__}:
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
 

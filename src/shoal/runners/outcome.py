@@ -95,29 +95,41 @@ def judge(
 
     `timeout_s` is the time it was given, if it used that up. `stderr` is the file it wrote to.
     """
+    failure = failure_of(status, finals, objective.metric, timeout_s, stderr)
+    if failure is not None:
+        return Failed(trial.id, *failure, trial.attempt)
+    metric, metrics = measure(finals[0], objective.metric)
+    assert metric is not None
+    return Finished(trial.id, objective.score(metric), metrics, saved, trial.attempt)
 
-    def failed(kind: str, reason: str) -> Failed:
-        return Failed(trial.id, kind, reason, trial.attempt)
 
+def failure_of(
+    status: int, finals: Sequence[Value], metric: str, timeout_s: float | None, stderr: Path
+) -> tuple[str, str] | None:
+    """(kind, reason) of a failure, by the table above; None where there is none."""
     code = os.waitstatus_to_exitcode(status)
     if timeout_s is not None:
-        return failed("timeout", f"it ran longer than {timeout_s:g} s" + tail(stderr))
+        return "timeout", f"it ran longer than {timeout_s:g} s{tail(stderr)}"
     if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return failed("killed", f"it was ended by {name}" + tail(stderr))
+        return "killed", f"it was ended by {signal_name(-code)}{tail(stderr)}"
     if code > 0:
         after = " after it had reported its final result" if finals else ""
-        return failed("crash", f"exit code {code}{after}" + tail(stderr))
+        return "crash", f"exit code {code}{after}{tail(stderr)}"
     if not finals:
-        return failed("no result", "it ended without reporting a final result" + tail(stderr))
-    final = finals[0]
-    metric, metrics = measure(final, objective.metric)
-    if metric is None:
-        expected = f"a number, or a mapping with a number under {objective.metric!r}"
-        return failed("bad result", f"expected {expected} as final result, got {short(final)}")
-    if not isfinite(metric):
-        return failed("nan", f"its final result is {metric}")
-    return Finished(trial.id, objective.score(metric), metrics, saved, trial.attempt)
+        return "no result", f"it ended without reporting a final result{tail(stderr)}"
+    value = measure(finals[0], metric)[0]
+    if value is None:
+        expected = f"a number, or a mapping with a number under {metric!r}"
+        return "bad result", f"expected {expected} as final result, got {short(finals[0])}"
+    return None if isfinite(value) else ("nan", f"its final result is {value}")
+
+
+def signal_name(number: int) -> str:
+    """What people call a signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def measure(final: Value, metric: str) -> tuple[float | None, dict[str, float]]:

@@ -91,10 +91,10 @@ class SqliteStore:
         if not path.is_file():
             raise StoreError(f"no journal at {path}")
         mode = "ro" if read_only else "rw"
-        self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=30)
-        self._db.isolation_level = None
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         try:
+            self._db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
             if not read_only:
                 self._db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
             version = int(self.meta().get("version", "0"))
@@ -144,6 +144,12 @@ class SqliteStore:
             (trial, attempt),
         )
         return [json.loads(value) for (value,) in rows]
+
+    def finished(self) -> tuple[int, float | None]:
+        """(how many trials have finished, the best of their scores), without reading them all."""
+        query = "SELECT count(*), max(score) FROM journal WHERE kind = 'finished'"
+        count, best = self._db.execute(query).fetchone()
+        return count, best
 
     def meta(self) -> dict[str, str]:
         """What the experiment is."""

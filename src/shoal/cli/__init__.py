@@ -1,0 +1,1 @@
+"""The `shoal` command: it parses and prints; nothing is decided here."""

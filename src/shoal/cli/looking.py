@@ -1,0 +1,245 @@
+"""The commands that look at experiments, and the one that removes them.
+
+They import nothing that only a run needs, since people and scripts ask often.
+"""
+
+import csv
+import io
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from shoal.cli import tables
+from shoal.cli.words import answer, tell
+from shoal.home import ExperimentError, experiments
+from shoal.result import Result, home_of
+from shoal.result import open as result_of
+from shoal.views import columns
+
+POLL_S = 0.1  # how often `log -f` looks
+ENDED = {"finished", "failed"}
+
+Format = Literal["json", "csv"]
+
+
+def listing(home: Path | None, *, as_json: bool) -> None:
+    """Print the experiments, newest first; one that cannot be read is told, and left out."""
+    briefs = []
+    for folder in reversed(experiments(home_of(home))):
+        try:
+            briefs.append(Result(folder).brief())
+        except ExperimentError as error:
+            tell(f"warning: {error}")
+    if as_json:
+        answer(briefs)
+    elif briefs:
+        tables.console().print(tables.listing(briefs))
+    else:
+        tell(f"there is no experiment in {home_of(home)} yet: `shoal run CONFIG` makes one")
+
+
+def status(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
+    """Print how an experiment stands."""
+    result = result_of(experiment, home=home)
+    if as_json:
+        answer(result.status())
+    else:
+        tables.console().print(tables.status(result))
+
+
+def trials(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
+    """Print every trial."""
+    result = result_of(experiment, home=home)
+    rows = result.trials()
+    if as_json:
+        answer([row.json() for row in rows])
+    else:
+        tables.console().print(tables.trials(rows, tables.names_of(result), tables.copies(rows)))
+
+
+def best(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
+    """Print the best trial."""
+    result = result_of(experiment, home=home)
+    found = result.best
+    if as_json:
+        answer(found and {**found.lineage[-1].json(), "schedule": found.schedule})
+        return
+    console = tables.console()
+    console.print(tables.heading(result))
+    console.print()
+    console.print(tables.winner(result))
+
+
+def schedule(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
+    """Print the hyperparameters along the best trial's lineage."""
+    result = result_of(experiment, home=home)
+    if as_json:
+        answer(result.best.schedule if result.best else [])
+    elif result.best:
+        tables.console().print(tables.schedule(result.best.lineage, tables.names_of(result)))
+    else:
+        tell(tables.NOTHING)
+
+
+def lineage(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
+    """Print the best trial and its ancestors."""
+    result = result_of(experiment, home=home)
+    line = result.best.lineage if result.best else []
+    if as_json:
+        answer([row.json() for row in line])
+    elif line:
+        copied = tables.copies(result.trials())
+        tables.console().print(tables.trials(line, tables.names_of(result), copied))
+    else:
+        tell(tables.NOTHING)
+
+
+def log(experiment: str | None, home: Path | None, *, follow: bool, trial: int | None) -> None:
+    """Print the log, or what a trial printed; with `follow` for as long as more can come."""
+    result = result_of(experiment, home=home)
+    for more in said(result) if trial is None else printed(result, trial):
+        sys.stdout.flush()
+        if not (follow and more):
+            return
+        time.sleep(POLL_S)
+
+
+def said(result: Result) -> Iterator[bool]:
+    """Print the lines of the log that are new; each time, whether there can be more."""
+    seen = 0
+    while True:
+        running = result.folder.holder() is not None  # asked first: its last lines are still read
+        store = result.folder.open()
+        lines = store.lines(seen)
+        store.close()
+        for line in lines:
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at))
+            click.echo(f"{at}  {line.level:<7}  {line.text}")
+            seen = line.seq
+        yield running
+
+
+def printed(result: Result, trial: int) -> Iterator[bool]:
+    """Print what a trial has newly written: stdout to stdout, stderr to stderr.
+
+    Each time, whether there can be more. Of several attempts it is the last.
+
+    Raises:
+        ExperimentError: there is no such trial.
+    """
+    count = len(result.trials())
+    if trial >= count:
+        raise ExperimentError(
+            f"experiment {result.id} has no trial {trial}; it has {tables.plural(count, 'trial')}"
+        )
+    attempt, offsets = 0, {"stdout": 0, "stderr": 0}
+    while True:
+        row = Result(result.folder).trials()[trial]
+        if row.attempt != attempt:
+            attempt, offsets = row.attempt, dict.fromkeys(offsets, 0)
+            tell(f"trial {trial}, attempt {attempt}: {result.folder.trial(trial, attempt)}")
+        for name in offsets:
+            file = result.folder.trial(trial, attempt) / name
+            if file.is_file():
+                with file.open("rb") as opened:
+                    opened.seek(offsets[name])
+                    data = opened.read()
+                offsets[name] += len(data)
+                click.echo(data, nl=False, err=name == "stderr")
+        yield row.state not in ENDED and result.folder.holder() is not None
+
+
+def export(experiment: str | None, home: Path | None, output: str, form: Format | None) -> None:
+    """Write every trial to the file `output`, whole or not at all; "-" is stdout.
+
+    Raises:
+        ExperimentError: the format is not known, or the file cannot be written.
+    """
+    result = result_of(experiment, home=home)
+    ending = Path(output).suffix.lower().removeprefix(".")
+    if form is None and ending not in {"json", "csv"}:
+        raise ExperimentError(
+            f"{output} ends neither in .json nor in .csv: say which with --format"
+        )
+    exported = result.export()
+    if (form or ending) == "csv":
+        text = comma_separated(columns(exported, tables.names_of(result)))
+    else:
+        text = json.dumps(strict(exported), indent=2, allow_nan=False) + "\n"
+    if output == "-":
+        click.echo(text, nl=False)
+        return
+    write(Path(output), text)
+    tell(f"{tables.plural(len(exported), 'trial')} of {result.name} ({result.id}) in {output}")
+
+
+def strict(value: Any) -> Any:
+    """`value` with null for the NaN and infinities that a trial may have reported on its way."""
+    match value:
+        case float():
+            return value if isfinite(value) else None
+        case dict():
+            return {key: strict(item) for key, item in value.items()}
+        case list() | tuple():
+            return [strict(item) for item in value]
+        case _:
+            return value
+
+
+def comma_separated(rows: list[dict[str, Any]]) -> str:
+    """`rows` as CSV: the same columns in the same order each time, what is nested as JSON."""
+    file = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({
+                key: json.dumps(value) if isinstance(value, bool | dict | list) else value
+                for key, value in row.items()
+            })  # fmt: skip
+    return file.getvalue()
+
+
+def write(path: Path, text: str) -> None:
+    """Make `path` hold `text`, whole or not at all.
+
+    Raises:
+        ExperimentError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ExperimentError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def remove(experiment: str, home: Path | None, *, yes: bool) -> None:
+    """Delete an experiment with its checkpoints, if the user says so.
+
+    Raises:
+        ExperimentError: it runs, or nobody is there to be asked.
+    """
+    result = result_of(experiment, home=home)
+    name, count = f"{result.name} ({result.id})", tables.plural(len(result.trials()), "trial")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ExperimentError(f"nobody is there to be asked: --yes deletes {name}")
+        question = f"Delete {name}, {count}, with the checkpoints in {result.checkpoints}?"
+        click.confirm(question, abort=True, err=True)
+    from shoal.experiment import remove as delete  # noqa: PLC0415 (what looks on does without)
+
+    delete(str(result.folder.path))
+    tell(f"{name} is deleted, and its checkpoints with it")

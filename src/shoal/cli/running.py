@@ -1,0 +1,157 @@
+"""The commands that run experiments, try them out, and stop them."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shoal import check as checks
+from shoal import experiment, views
+from shoal.cli import live, tables
+from shoal.cli.words import call, complain, tell
+from shoal.controller import Observer
+from shoal.home import ExperimentError
+from shoal.result import Result
+from shoal.result import open as result_of
+
+POLL_S = 0.1  # how often `stop` looks
+CODES = {"done": 0, "failed": 1, "stopped": 130}
+
+
+def conduct(drive: Callable[[Observer], Result]) -> int:
+    """The exit code of a run. It is shown while it goes on, and then what came of it.
+
+    Raises:
+        ExperimentError: it could not begin.
+    """
+    watcher = live.watcher(tables.console(stderr=True))
+    try:
+        with watcher.watching():
+            result = drive(watcher)
+    except ExperimentError as error:
+        if watcher.folder is None:
+            raise
+        complain(f"{error}\n`shoal resume {call(watcher.folder)}` goes on.")
+        return CODES["failed"]
+    name = call(result.folder)
+    if result.state == "failed":
+        complain(f"{result.name} ({result.id}) failed: {result.reason}")
+        tell(f"`shoal trials {name}` shows every trial, `shoal resume {name}` tries again.")
+        return CODES["failed"]
+    console = tables.console()
+    console.print(tables.ended(result))
+    console.print()
+    console.print(tables.winner(result))
+    tell("")
+    if result.state == "stopped":
+        tell(f"`shoal resume {name}` goes on.")
+    else:
+        tell(f"`shoal trials {name}` shows every trial, `shoal --help` what else there is.")
+    return CODES[result.state]
+
+
+def run(
+    config: Path,
+    *,
+    name: str | None,
+    seed: int | None,
+    steps: int | None,
+    workers: int | None,
+    home: Path | None,
+) -> int:
+    """The exit code of a run of the experiment in the file `config`."""
+    return conduct(
+        lambda observer: experiment.run(
+            config,
+            name=name,
+            seed=seed,
+            steps=steps,
+            workers=workers,
+            home=home,
+            observer=observer,
+        )
+    )
+
+
+def resume(
+    which: str | None,
+    *,
+    steps: int | None,
+    workers: int | None,
+    max_trials: int | None,
+    max_duration: str | None,
+    target: float | None,
+    home: Path | None,
+) -> int:
+    """The exit code of going on with an experiment."""
+    return conduct(
+        lambda observer: experiment.resume(
+            which,
+            steps=steps,
+            workers=workers,
+            max_trials=max_trials,
+            max_duration=max_duration,
+            target=target,
+            home=home,
+            observer=observer,
+        )
+    )
+
+
+def check(file: Path) -> int:
+    """The exit code of a trial of the experiment in `file`: 1 if something is not as it has to be.
+
+    Raises:
+        ConfigError: the file is wrong.
+        ExperimentError: trials cannot be run at all.
+    """
+    config, notes = experiment.read_config(file)
+    for note in notes:
+        tell(f"warning: {note}")
+    found, trial_s = checks.check(config, tell)
+    total = views.total(config.steps, config.max_trials, config.population)
+    valid = checks.Finding("the file is valid", ok=True, detail=tables.described(config, total))
+    console = tables.console()
+    console.print(tables.findings([valid, *found]))
+    console.print()
+    if any(finding.ok is False for finding in found):
+        console.print(f"Mend what failed: `shoal run {file}` would run into it.")
+        return CODES["failed"]
+    pace = ""
+    if trial_s is not None and total is not None:
+        wall = tables.duration(trial_s * total / config.workers)
+        pace = f", which takes about {wall}"
+    console.print(f"All is well: `shoal run {file}`{pace}.", soft_wrap=True)
+    return CODES["done"]
+
+
+def stop(which: str | None, *, now: bool, home: Path | None) -> None:
+    """Stop an experiment, and return when nobody runs it any more.
+
+    Raises:
+        ExperimentError: whoever runs it cannot be told from here.
+    """
+    result = result_of(which, home=home)
+    folder, title = result.folder, f"{result.name} ({result.id})"
+    holder = folder.holder()
+    if holder is None:
+        tell(f"{title} is not running: {result.state}")
+        return
+    pid, host = holder
+    if host != os.uname().nodename:
+        raise ExperimentError(f"{title} is run by process {pid} on {host}: stop it there")
+    try:
+        os.kill(pid, signal.SIGTERM if now else signal.SIGINT)
+    except OSError as error:
+        raise ExperimentError(
+            f"process {pid}, which runs {title}, cannot be told to stop: {error.strerror}"
+        ) from error
+    said = ""
+    while folder.holder() == holder:
+        waiting = Result(folder).reason
+        if waiting and waiting != said:
+            tell(f"waiting for {waiting}")
+            said = waiting
+        time.sleep(POLL_S)
+    tell(f"{title} is {Result(folder).state}: `shoal resume {call(folder)}` goes on")

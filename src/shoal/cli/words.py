@@ -1,0 +1,30 @@
+"""How the command line speaks: answers to stdout, everything else to stderr."""
+
+import json
+import shlex
+from typing import Any
+
+import click
+
+from shoal.home import Folder, default_home
+
+
+def answer(what: Any) -> None:
+    """Print `what` as JSON, which knows no NaN."""
+    click.echo(json.dumps(what, indent=2, allow_nan=False))
+
+
+def tell(text: str) -> None:
+    """Say something that is not the answer: a pipe carries the answer alone."""
+    click.echo(text, err=True)
+
+
+def complain(text: str) -> None:
+    """Say what is wrong."""
+    tell(f"error: {text}")
+
+
+def call(folder: Folder) -> str:
+    """What to call the experiment in `folder` in another command."""
+    there = default_home() / folder.id
+    return folder.id if there.exists() else shlex.quote(str(folder.path))

@@ -1,0 +1,1 @@
+"""Experiments that were written for other tools."""

@@ -1,0 +1,319 @@
+"""The experiment file, in its native form: the only schema there is.
+
+Other forms (NNI's) are translated into this one, so that a mistake is looked for in one place.
+Parsed at this edge and frozen, so that everything behind it can trust the types. The notation of
+spaces and strategies is in `notation`, the reading of YAML, JSON and TOML in `documents`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainValidator,
+    ValidationError,
+)
+
+from shoal.core.exploit import Exploit, Truncation
+from shoal.core.explore import Explore, Shift
+from shoal.core.space import Space
+from shoal.documents import ConfigError, Problem, read, shown, unknown
+from shoal.notation import (
+    dump_exploit,
+    dump_explore,
+    dump_space,
+    is_number,
+    parse_exploit,
+    parse_explore,
+    parse_seconds,
+    parse_space,
+)
+
+__all__ = ["Config", "ConfigError", "Problem", "absolute", "load", "parse", "read", "within"]
+
+CHECKPOINT_DIRS = ("load_checkpoint_dir", "save_checkpoint_dir")  # a trial gets them from shoal
+
+# What pydantic calls a mistake, and what is expected instead. `{ge}` and the like are its words for
+# the limit; the value that came is said by us.
+EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "some text",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "greater_than_equal": "{ge} or more",
+}
+
+
+def _whole(value: object) -> object:
+    """1e6 is a float in every file format, and a whole number all the same."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def absolute(value: object) -> Path:
+    """The path that `value` is, `~` expanded.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, str | Path):
+        raise ValueError(f"expected a path, got {shown(value)}")  # noqa: TRY004 (pydantic's way)
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError:  # ~nobody
+        raise ValueError(f"expected a path, got {shown(str(value))}: no such user") from None
+
+
+def _train(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\w+(\.\w+)*:\w+", value):
+        raise ValueError(f"expected module:function, got {shown(value)}")
+    return value
+
+
+def _gpus_per_trial(value: object) -> float:
+    if is_number(value) and (0 <= value < 1 or value == int(value) >= 1):
+        return value
+    raise ValueError(f"expected a whole number, or a fraction below 1, got {shown(value)}")
+
+
+def _checked_space(value: object) -> Space:
+    if isinstance(value, str | Path):
+        return _space_in_file(absolute(value))
+    space = value if isinstance(value, Space) else parse_space(value)
+    if problems := _unusable(space):
+        raise ConfigError(problems)
+    return space
+
+
+def _space_in_file(path: Path) -> Space:
+    try:
+        return _checked_space(read(path, path.name))
+    except ConfigError as error:
+        raise ConfigError([Problem(p.key, p.message, path.name) for p in error.problems]) from None
+
+
+def _unusable(space: Space) -> list[Problem]:
+    if not space:
+        return [Problem("", "expected at least one hyperparameter")]
+    return [
+        Problem(name, "is the name of a folder that shoal gives every trial; choose another")
+        for name in CHECKPOINT_DIRS
+        if name in space
+    ]
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Positive = Annotated[Whole, Field(ge=1)]
+Natural = Annotated[Whole, Field(ge=0)]
+AbsolutePath = Annotated[Path, PlainValidator(absolute)]
+Seconds = Annotated[float, PlainValidator(parse_seconds)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Checked(BaseModel):
+    """A model whose constructor reports every mistake at once, in our words.
+
+    The constructor is inherited because type checkers would believe its signature if `Config` had
+    it, and not the fields.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        problems = _crosswise(fields)
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            problems += _translated(error, type(self).model_fields)
+        if problems:
+            raise ConfigError(problems)
+
+
+class Config(_Checked):
+    """An experiment: what to train, what to tune, how, and for how long.
+
+    As in a file, so in Python: `Config(train="digits:step", space={"lr": {"float": [0, 1]}})`, but
+    paths are relative to the working directory here. `docs/experiment-file.md` has more of each.
+
+    Attributes:
+        name: What to call it; the name of its file's folder by default.
+        command: The command line of one trial. This or `train`.
+        train: The training function of one trial, `module:function`. This or `command`.
+        directory: Where trials run; the file's folder by default.
+        space: What the hyperparameters may be; the path of a file that says so is taken, too.
+        population: How many members are trained together.
+        steps: How many steps each member does; None for no end.
+        workers: How many trials run at the same time.
+        metric: Which entry of the final result is the score, where a trial reports a mapping.
+        mode: Whether more of it is better ("max") or less ("min").
+        synchronous: Whether all members end a step before any begins the next.
+        seed: The same seed, the same decisions.
+        exploit: Whose weights a member goes on with.
+        explore: Which hyperparameters it tries after it has copied.
+        checkpoints: The folder for checkpoints; None for one inside the experiment.
+        keep: Which checkpoints stay: "live" (those that can still be needed), "all", or "lineage"
+            (those and the best trial's ancestors).
+        retries: How often a failed trial is tried again.
+        timeout: Seconds after which a trial is ended and has failed; None for no limit.
+        gpus_per_trial: GPUs of a trial; below 1 for sharing one, 0 for none to be seen, None for
+            all to be seen.
+        gpus: The indices of the GPUs to use; None for all.
+        trials_per_gpu: How many trials may use a GPU at the same time.
+        use_active_gpus: Whether GPUs that other programs are using may be used.
+        preload: The modules to import once for all trials; None to find them in the script.
+        warm: Whether Python trials start from a process that has them imported.
+        max_trials: How many trials are started in all; None for no limit.
+        max_duration: Seconds of running after which no trial is started; None for no limit.
+        target: The metric at which to stop, as it is reported; None to go on.
+        home: Where experiments are kept; None for $SHOAL_HOME or its default.
+
+    Raises:
+        ConfigError: with every mistake there is.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+    )
+
+    name: str = ""
+    command: Text | None = None
+    train: Annotated[str, PlainValidator(_train)] | None = None
+    directory: AbsolutePath = Field(default_factory=Path.cwd)
+    space: Annotated[Space, PlainValidator(_checked_space)]
+    population: Positive = 10
+    steps: Positive | None = None
+    workers: Positive = 1
+    metric: Text = "default"
+    mode: Literal["max", "min"] = "max"
+    synchronous: bool = True
+    seed: Whole = 0
+    exploit: Annotated[Exploit, PlainValidator(parse_exploit)] = Truncation()
+    explore: Annotated[Explore, PlainValidator(parse_explore)] = Shift()
+    checkpoints: AbsolutePath | None = None
+    keep: Literal["live", "all", "lineage"] = "live"
+    retries: Natural = 1
+    timeout: Seconds | None = None
+    gpus_per_trial: Annotated[float, PlainValidator(_gpus_per_trial)] | None = None
+    gpus: list[Natural] | None = None
+    trials_per_gpu: Positive = 1
+    use_active_gpus: bool = False
+    preload: list[Text] | None = None
+    warm: bool = True
+    max_trials: Positive | None = None
+    max_duration: Seconds | None = None
+    target: FiniteFloat | None = None
+    home: AbsolutePath | None = None
+
+    def dump(self) -> dict[str, Any]:
+        """The native form of this, as plain values that JSON can carry; `restore` gives it back.
+
+        A strategy of the user's own is dumped as its text, and has to be given to `restore` anew.
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
+        return plain | {
+            "space": dump_space(self.space),
+            "exploit": dump_exploit(self.exploit),
+            "explore": dump_explore(self.explore),
+        }
+
+    @classmethod
+    def restore(cls, dumped: Mapping[str, Any]) -> "Config":
+        """The configuration that `dump` gave `dumped` for.
+
+        Raises:
+            ConfigError: with every mistake there is.
+        """
+        return cls(**dumped)
+
+
+def load(path: str | Path) -> Config:
+    """The experiment in the file `path`, which is in the native form.
+
+    Raises:
+        ConfigError: with every mistake there is, the file named.
+    """
+    path = Path(path).expanduser()
+    return parse(read(path), path.absolute().parent, str(path))
+
+
+def parse(mapping: Mapping[str, Any], folder: Path, source: str | None = None) -> Config:
+    """The experiment that `mapping` describes in the native form.
+
+    Args:
+        mapping: What is in the file.
+        folder: The file's folder, to which its paths are relative.
+        source: What errors call the file.
+
+    Raises:
+        ConfigError: with every mistake there is.
+    """
+    folder = folder.absolute()
+    given: dict[str, Any] = {"name": folder.name, "directory": folder} | {
+        key: value if value is None else within(folder, value) if key in _PATHS else value
+        for key, value in mapping.items()
+    }
+    try:
+        return Config(**given)
+    except ConfigError as error:
+        raise ConfigError(error.problems, source) from None
+
+
+_PATHS = {"directory", "space", "checkpoints", "home"}
+
+
+def within(folder: Path, value: Any) -> Any:
+    """`value` as a path in `folder` where it is relative; what is no text is left to be refused."""
+    if not isinstance(value, str) or value.startswith("~"):
+        return value
+    return str(folder / value)
+
+
+def _crosswise(fields: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong between fields; asked for even where single ones are wrong as well."""
+    commands = [name for name in ("command", "train") if fields.get(name) is not None]
+    if len(commands) == 1:
+        return []
+    got = "both" if commands else "neither"
+    return [Problem("", f"expected either command or train, got {got}")]
+
+
+def _translated(error: ValidationError, known: Mapping[str, object]) -> list[Problem]:
+    """Pydantic's findings as ours."""
+    problems: list[Problem] = []
+    for found in error.errors(include_url=False):
+        key = _key(found["loc"])
+        context = found.get("ctx", {})
+        cause = context.get("error")
+        if isinstance(cause, ConfigError):  # a domain of its own, with several findings
+            problems += [
+                p if p.source else Problem(_join(key, p.key), p.message) for p in cause.problems
+            ]
+        elif cause is not None:
+            problems.append(Problem(key, str(cause)))
+        elif found["type"] == "extra_forbidden":
+            problems.append(Problem("", unknown(key, known)))
+        elif found["type"] == "missing":
+            problems.append(Problem(key, "is missing"))
+        else:
+            expected = EXPECTED.get(found["type"], "something else").format(**context)
+            problems.append(Problem(key, f"expected {expected}, got {shown(found['input'])}"))
+    return problems
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    key = ""
+    for part in loc:
+        key = f"{key}[{part}]" if isinstance(part, int) else _join(key, part)
+    return key
+
+
+def _join(outer: str, inner: str) -> str:
+    return f"{outer}.{inner}" if outer and inner else outer or inner

@@ -1,0 +1,290 @@
+"""The one process that drives an experiment: lock, limits, signals, signs of life."""
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from json import dumps
+from types import FrameType
+from typing import Literal, Protocol
+
+from shoal import views
+from shoal.checkpoints import Checkpoints
+from shoal.config import Config
+from shoal.core.tuner import Tuner
+from shoal.home import ExperimentError, Folder, Lock
+from shoal.loop import run as loop
+from shoal.result import checkpoint_root
+from shoal.runners.base import RunnerError
+from shoal.runners.gpus import Gpus
+from shoal.runners.outcome import Objective
+from shoal.runners.script import Launch, ScriptRunner, end_leftovers, environment
+from shoal.stores.sqlite import SqliteStore, StoreError
+
+Outcome = Literal["done", "stopped", "failed"]
+HEARTBEAT_S = 1.0
+
+
+class Observer(Protocol):
+    """Whoever wants to see an experiment run. Called from the controller: be quick."""
+
+    def began(self, folder: Folder, config: Config) -> None:
+        """The experiment is about to run, or to go on."""
+        ...
+
+    def changed(self, tuner: Tuner, waiting: str) -> None:
+        """About once a second, and whenever a trial has begun or ended."""
+        ...
+
+    def said(self, level: str, text: str) -> None:
+        """A line was written to the log."""
+        ...
+
+
+class Quiet:
+    """Sees nothing."""
+
+    def began(self, folder: Folder, config: Config) -> None:
+        pass
+
+    def changed(self, tuner: Tuner, waiting: str) -> None:
+        pass
+
+    def said(self, level: str, text: str) -> None:
+        pass
+
+
+def drive(
+    folder: Folder, config: Config, gpus: Gpus, observer: Observer, notes: Sequence[str]
+) -> None:
+    """Run the experiment in `folder` until it is done, stuck or stopped.
+
+    Args:
+        folder: the experiment's, made before.
+        config: what it now is: it may have new limits.
+        gpus: the places for its trials.
+        observer: whoever wants to watch.
+        notes: what the user should know about the configuration.
+
+    Raises:
+        ExperimentError: another controller drives it, or it cannot be driven any further.
+    """
+    with Lock(folder), signals() as interrupt:
+        try:
+            store = SqliteStore(folder.journal)
+        except StoreError as error:
+            raise ExperimentError(str(error)) from error
+        controller = Controller(folder, config, gpus, store, observer, interrupt)
+        try:
+            controller.run(notes)
+        except (RunnerError, sqlite3.Error, OSError) as error:
+            with suppress(sqlite3.Error):  # what went wrong may be the journal itself
+                store.end("failed", str(error))
+            raise ExperimentError(f"experiment {folder.id} cannot go on: {error}") from error
+        finally:
+            with suppress(sqlite3.Error):
+                store.close()
+
+
+class StopNow(Exception):  # noqa: N818 (no error: somebody wants it)
+    """The controller is to end at once, and what runs with it."""
+
+
+class Interrupt:
+    """What the user has asked for with signals: nothing, an end in order, or an end at once."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.now = False
+        self.runner: ScriptRunner | None = None  # to be woken
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal: a first Ctrl-C is for an end in order, anything else for one at once."""
+        self.now = self.wanted or number != signal.SIGINT
+        self.wanted = True
+        if self.runner is not None:
+            self.runner.wake()
+
+
+@contextmanager
+def signals() -> Iterator[Interrupt]:
+    """Catch Ctrl-C, SIGTERM and SIGHUP, where this is the thread that may."""
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Controller:
+    """Runs the loop of one experiment, and looks on."""
+
+    def __init__(  # noqa: PLR0917 (what a controller brings together)
+        self,
+        folder: Folder,
+        config: Config,
+        gpus: Gpus,
+        store: SqliteStore,
+        observer: Observer,
+        interrupt: Interrupt,
+    ) -> None:
+        self._folder, self._config, self._gpus = folder, config, gpus
+        self._store, self._observer, self._interrupt = store, observer, interrupt
+        self._objective = Objective(config.metric, config.mode)
+        before_s = sum(session.seconds for session in store.sessions())
+        self._began = time.monotonic() - before_s  # as if it had run without a break
+        self._beat = 0.0
+        self._seen: object = None
+        self._stopping: str | None = None
+
+    def run(self, notes: Sequence[str]) -> None:
+        """Drive the experiment to an end, and record which one.
+
+        Raises:
+            RunnerError: trials cannot be started.
+        """
+        store, config = self._store, self._config
+        end_leftovers(self._folder)
+        store.set_meta("config", dumps(config.dump()))
+        store.begin(os.getpid(), os.uname().nodename)
+        self._observer.began(self._folder, config)
+        for note in notes:
+            self._log("warning", note)
+        tuner = tuner_of(config, store)
+        checkpoints = Checkpoints(
+            checkpoint_root(self._folder, config.checkpoints), tuner.population, config.keep
+        )
+        runner = self._interrupt.runner = self._runner(checkpoints)
+        try:
+            loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
+        except StopNow:
+            self._stopping = "interrupted; what was running will be run again"
+        finally:
+            self._interrupt.runner = None
+            runner.close()
+        self._observer.changed(tuner, "")
+        outcome, reason = self._conclude(tuner)
+        level = "error" if outcome == "failed" else "info"
+        store.log(level, f"{outcome}: {reason}" if reason else outcome)  # the result says it, too
+        store.end(outcome, reason)
+
+    def _runner(self, checkpoints: Checkpoints) -> ScriptRunner:
+        config = self._config
+        env = environment(self._folder, config.directory)
+        return ScriptRunner(
+            launch_of(config, env),
+            self._folder,
+            checkpoints,
+            self._objective,
+            slots=config.workers,
+            directory=config.directory,
+            env=env,
+            gpus=self._gpus,
+            seed=config.seed,
+            timeout_s=config.timeout,
+            preload=config.preload,
+            log=self._log,
+        )
+
+    def _log(self, level: str, text: str) -> None:
+        self._store.log(level, text)
+        self._observer.said(level, text)
+
+    def _watch(self, tuner: Tuner, runner: ScriptRunner) -> str | None:
+        """Why no further trial may begin, or None; called each time round the loop.
+
+        Raises:
+            StopNow: nor may those go on that run.
+        """
+        population, now = tuner.population, time.monotonic()
+        seen, beat = (len(population.trials), len(population.running)), now > self._beat
+        if beat or seen != self._seen:
+            waiting = runner.waiting_for or waits_for(tuner)
+            if beat:
+                self._store.seen()
+                self._store.set_meta("waiting", waiting)
+                self._beat = now + HEARTBEAT_S
+            self._observer.changed(tuner, waiting)
+            self._seen = seen
+        if self._interrupt.now:
+            raise StopNow
+        if self._stopping is None and (why := self._limit(tuner, now)) is not None:
+            self._stopping = why
+            hint = " (Ctrl-C again ends them)" if self._interrupt.wanted else ""
+            self._log("info", f"{why}: no new trials; {len(population.running)} still run{hint}")
+        return self._stopping
+
+    def _limit(self, tuner: Tuner, now: float) -> str | None:
+        config, best = self._config, tuner.population.best
+        if self._interrupt.wanted:
+            return "interrupted"
+        if config.max_duration is not None and now - self._began >= config.max_duration:
+            return f"the time limit of {config.max_duration:g} s was reached"
+        if config.target is None or best is None:
+            return None
+        reached = best.score >= self._objective.score(config.target)
+        return f"the target of {config.target:g} was reached" if reached else None
+
+    def _conclude(self, tuner: Tuner) -> tuple[Outcome, str]:
+        """(outcome, reason) after the loop has returned."""
+        if tuner.done and tuner.population.best is None:
+            return "failed", "no trial has finished" + last_failure(self._store)
+        if tuner.done:
+            return "done", ""
+        if self._interrupt.wanted:
+            return "stopped", self._stopping or "interrupted"
+        if (stuck := tuner.stuck) is not None:
+            return "failed", stuck + last_failure(self._store)
+        return "done", self._stopping or ""
+
+
+def tuner_of(config: Config, journal: SqliteStore) -> Tuner:
+    """The tuner of `config`, as far as `journal` has come."""
+    return Tuner(
+        config.space,
+        population=config.population,
+        steps=config.steps,
+        trials=config.max_trials,
+        exploit=config.exploit,
+        explore=config.explore,
+        synchronous=config.synchronous,
+        seed=config.seed,
+        retries=config.retries,
+        journal=(entry.record for entry in journal.read()),
+    )
+
+
+def launch_of(config: Config, env: Mapping[str, str]) -> Launch:
+    """How the trials of `config` are started."""
+    if config.train is not None:
+        launch = Launch.function(config.train, config.directory)
+    else:
+        launch = Launch.of(config.command or "", config.directory, env)
+    return launch if config.warm else launch.cold
+
+
+def last_failure(store: SqliteStore) -> str:
+    """What the trial that failed last had to say."""
+    failed = [row for row in views.table(store.read(), "max", alive=False) if row.error]
+    last = max(failed, key=lambda row: row.ended or 0.0, default=None)
+    return "" if last is None else f"; the last was trial {last.id}, {last.error}"
+
+
+def waits_for(tuner: Tuner) -> str:
+    """What keeps an experiment from being further than it is."""
+    running = tuner.population.running
+    if not running:
+        return ""
+    steps = sorted({trial.step for trial in running.values()})
+    which = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    many = "1 trial" if len(running) == 1 else f"{len(running)} trials"
+    return f"{many} of {which} to end"

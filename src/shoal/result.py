@@ -1,0 +1,213 @@
+"""What an experiment has come to: its journal, read.
+
+Light to import: `shoal status` waits for nothing that only a controller needs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from json import loads
+from pathlib import Path
+from typing import Any
+
+from shoal import home as homes
+from shoal import views
+from shoal.core.records import Hparams
+from shoal.home import ExperimentError, Folder
+from shoal.stores.sqlite import Session, SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best trial of an experiment."""
+
+    metric: float
+    hparams: Hparams
+    checkpoint: Path | None  # None: nothing was saved, or it is not there any more
+    schedule: list[dict[str, Any]]  # {"step", "hparams"} along the lineage: what PBT has found
+    lineage: list[views.Row]  # from the first ancestor to the trial itself
+
+
+class Result:
+    """What an experiment has come to, so far or for good. Reads the journal when first asked."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.id = folder.id
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration, in the words of the experiment file."""
+        config: Mapping[str, Any] = loads(self._meta["config"])
+        return config
+
+    @property
+    def name(self) -> str:
+        """What the experiment was called."""
+        return self._meta["name"]
+
+    @cached_property
+    def state(self) -> str:
+        """One of running, done, stopped, failed, killed (nobody runs it, and nobody ended it)."""
+        if self.folder.holder() is not None:
+            return "running"
+        last = self._sessions[-1] if self._sessions else None
+        return "killed" if last is None or last.outcome is None else last.outcome
+
+    @cached_property
+    def reason(self) -> str:
+        """Why it is in that state; for a running one, what it waits for."""
+        if self.state == "running":
+            return self._meta.get("waiting", "")
+        return (self._sessions[-1].reason or "") if self._sessions else ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run, all sessions together."""
+        return sum(session.seconds for session in self._sessions)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that holds `<member>/<step>`."""
+        return checkpoint_root(self.folder, self.config["checkpoints"])
+
+    @cached_property
+    def best(self) -> Best | None:
+        """The best trial, with its schedule and lineage; None while none has finished."""
+        row = views.best(self._rows, self.config["mode"])
+        if row is None or row.metric is None:
+            return None
+        line = views.lineage(self._rows, row)
+        checkpoint = None if row.checkpoint is None else Path(row.checkpoint)
+        return Best(row.metric, row.hparams, checkpoint, views.schedule(line), line)
+
+    @property
+    def uncopied(self) -> views.Row | None:
+        """The best trial without a copy in its past: what random search would have got."""
+        return views.uncopied(self._rows, self.config["mode"])
+
+    @property
+    def created(self) -> float:
+        """When it was made, in seconds since the epoch."""
+        return float(self._meta["created"])
+
+    @property
+    def controller(self) -> tuple[int, str] | None:
+        """(pid, host) of the process that runs it now."""
+        return self.folder.holder()
+
+    @property
+    def progress(self) -> views.Progress:
+        """How far it has come."""
+        config = self.config
+        total = views.total(config["steps"], config["max_trials"], config["population"])
+        return views.progress(self._rows, config["population"], total)
+
+    def trials(self) -> list[views.Row]:
+        """Every trial, by id."""
+        return list(self._rows)
+
+    def status(self) -> dict[str, Any]:
+        """How it stands, as `shoal status --json` and the API give it."""
+        progress, best, controller = self.progress, self.best, self.controller
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "reason": self.reason,
+            "folder": str(self.folder.path),
+            "controller": controller and {"pid": controller[0], "host": controller[1]},
+            "population": self.config["population"],
+            "steps": self.config["steps"],
+            "workers": self.config["workers"],
+            "step": progress.step,
+            "trials": {
+                "finished": progress.finished,
+                "running": progress.running,
+                "failed": progress.failed,
+                "total": progress.total,
+            },
+            "seconds": round(self.seconds, 3),
+            "best": best and {
+                "id": best.lineage[-1].id,
+                "metric": best.metric,
+                "checkpoint": best.lineage[-1].checkpoint,
+            },
+            "checkpoints": str(self.checkpoints),
+        }  # fmt: skip
+
+    def brief(self) -> dict[str, Any]:
+        """How it stands, in as much as `shoal list --json` gives; reads no trial."""
+        config = self.config
+        with self._store() as store:
+            finished, score = store.finished()
+        metric = score if score is None or config["mode"] == "max" else -score
+        total = views.total(config["steps"], config["max_trials"], config["population"])
+        return {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "created": views.iso(self.created),
+            "trials": {"finished": finished, "total": total},
+            "seconds": round(self.seconds, 3),
+            "best": metric,
+            "folder": str(self.folder.path),
+        }
+
+    def export(self) -> list[dict[str, Any]]:
+        """Every trial with NNI's columns plus member, step, parent and state."""
+        with self._store() as store:
+            intermediate = {row.id: store.measured(row.id, row.attempt) for row in self._rows}
+        return views.export(self._rows, intermediate)
+
+    @cached_property
+    def _meta(self) -> dict[str, str]:
+        with self._store() as store:
+            meta = store.meta()
+        if not {"name", "created", "config"} <= meta.keys():
+            raise ExperimentError(f"{self.folder.journal} is not the journal of an experiment")
+        return meta
+
+    @cached_property
+    def _sessions(self) -> Sequence[Session]:
+        with self._store() as store:
+            return store.sessions()
+
+    @cached_property
+    def _rows(self) -> list[views.Row]:
+        alive = self.state == "running"
+        with self._store() as store:
+            rows = views.table(store.read(), self.config["mode"], alive=alive)
+        return [views.located(row, self._checkpoint(row)) for row in rows]
+
+    def _checkpoint(self, row: views.Row) -> str | None:
+        path = self.checkpoints / str(row.member) / str(row.step)
+        return str(path) if row.state == "finished" and path.is_dir() else None
+
+    @contextmanager
+    def _store(self) -> Iterator[SqliteStore]:
+        store = self.folder.open()
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def open(experiment: str | None = None, *, home: str | Path | None = None) -> Result:
+    """What an experiment has come to, by id, name or folder; None: the newest.
+
+    Raises:
+        ExperimentError: there is none.
+    """
+    return Result(homes.find(home_of(home), experiment))
+
+
+def home_of(home: str | Path | None) -> Path:
+    """`home`, or where experiments are kept by default."""
+    return homes.default_home() if home is None else Path(home).expanduser().absolute()
+
+
+def checkpoint_root(folder: Folder, configured: str | Path | None) -> Path:
+    """Where the checkpoints of the experiment in `folder` are."""
+    return folder.checkpoints if configured is None else Path(configured)

@@ -1,0 +1,131 @@
+"""GPUs are handed out through `CUDA_VISIBLE_DEVICES`; `nvidia-smi` is a real program here, ours."""
+
+from pathlib import Path
+
+import pytest
+
+import shoal
+from shoal.runners.base import RunnerError
+from shoal.runners.gpus import Gpus, active, installed
+from tests.lab import TOY, experiment
+
+SMI = """#!/bin/sh
+case "$1" in
+  --query-gpu=index) printf '%s\\n' {indices} ;;
+  --query-gpu=index,uuid) for i in {indices}; do echo "$i, GPU-$i"; done ;;
+  --query-compute-apps=gpu_uuid) printf '%s' "{busy}" ;;
+  *) echo "unexpected: $*" >&2; exit 1 ;;
+esac
+"""
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, folder: Path, gpus: int, busy: str = "") -> None:
+    """Let this machine have `gpus` GPUs, those in `busy` (say "GPU-1") being computed on."""
+    (folder / "bin").mkdir(exist_ok=True)
+    smi = folder / "bin" / "nvidia-smi"
+    smi.write_text(SMI.format(indices=" ".join(map(str, range(gpus))), busy=busy))
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"), prepend=":")
+
+
+def test_what_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine(monkeypatch, tmp_path, 3, "GPU-1\nGPU-2\nGPU-1\n")
+    assert installed() == [0, 1, 2]
+    assert active() == {1, 2}
+
+
+def test_without_nvidia_smi_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert installed() == []
+    with pytest.raises(RunnerError, match=r"asks for 1 GPUs, and this machine has 0"):
+        Gpus(1)
+
+
+def test_an_nvidia_smi_that_fails_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nexit 9\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(RunnerError, match="nvidia-smi does not answer"):
+        installed()
+
+
+@pytest.mark.parametrize(
+    ("there", "per_trial", "per_gpu", "trials"),
+    [
+        (1, 1, 1, 1),  # NNI 3.0 never starts this one
+        (2, 2, 1, 1),
+        (4, 1, 1, 4),
+        (4, 3, 1, 1),
+        (3, 2, 2, 3),
+        (1, 0.5, 1, 2),
+        (2, 0.25, 1, 8),
+        (2, 1, 3, 6),
+    ],
+)
+def test_as_many_trials_as_find_a_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    there: int, per_trial: float, per_gpu: int, trials: int,
+) -> None:  # fmt: skip
+    machine(monkeypatch, tmp_path, there)
+    gpus = Gpus(per_trial, per_gpu=per_gpu)
+    assert gpus.free == trials
+    taken = []
+    while gpus.free:
+        taken.append(gpus.take())
+    assert len(taken) == trials
+    for places in taken:
+        assert places is not None
+        assert len(places) == len(set(places)) == max(1, int(per_trial))
+        gpus.give_back(places)
+    assert gpus.free == trials
+
+
+def test_trials_spread_before_they_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine(monkeypatch, tmp_path, 2)
+    gpus = Gpus(1, per_gpu=2)
+    assert {tuple(gpus.take() or ()) for _ in range(2)} == {(0,), (1,)}
+
+
+def test_only_some_and_not_those_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine(monkeypatch, tmp_path, 4, "GPU-2\n")
+    assert Gpus(1, only=[1, 2]).take() == [1]
+    assert Gpus(1, only=[1, 2]).free == 1
+    assert Gpus(1, only=[1, 2], use_active=True).free == 2
+    with pytest.raises(RunnerError, match=r"only \[1, 2\] may be used; \[2\] are in use by others"):
+        Gpus(2, only=[1, 2])
+
+
+def test_none_and_zero() -> None:
+    assert (Gpus(None).free, Gpus(None).take()) == (None, None)
+    assert (Gpus(0).free, Gpus(0).take()) == (None, [])
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+@pytest.mark.parametrize(
+    ("gpus_per_trial", "seen"), [(None, {"untouched"}), (0, {""}), (1, {"0", "1"}), (2, {"0,1"})]
+)
+def test_what_a_trial_sees(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus_per_trial: int, seen: set[str], warm: bool
+) -> None:
+    machine(monkeypatch, tmp_path, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "untouched")
+    script = TOY + (
+        "with open(os.environ['NNI_OUTPUT_DIR'] + '/gpus', 'w') as file:\n"
+        "    file.write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    )
+    result = shoal.run(experiment(tmp_path, script, gpus_per_trial=gpus_per_trial, warm=warm))
+    files = list(result.folder.path.glob("trials/*/*/gpus"))
+    assert len(files) == 12
+    assert {file.read_text() for file in files} == seen
+
+
+def test_too_few_gpus_are_an_error_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine(monkeypatch, tmp_path, 1)
+    with pytest.raises(shoal.ExperimentError, match="asks for 2 GPUs, and this machine has 1"):
+        shoal.run(experiment(tmp_path, gpus_per_trial=2))
+    assert not (tmp_path / "home").exists()
