@@ -93,16 +93,17 @@ def test_other_files_in_the_folder_are_no_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()  # empty: nothing to load
     claim(tmp_path, "mine")
     (tmp_path / "0" / "0").mkdir(parents=True)
-    release(tmp_path, "other")
+    (tmp_path / "2026" / "photos").mkdir(parents=True)
+    release(tmp_path, "other", 8)
     assert (tmp_path / "0").exists()
-    release(tmp_path, "mine")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "data", "train.py"]
+    release(tmp_path, "mine", 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2026", "7", "data", "train.py"]
 
 
 def test_a_folder_of_nothing_else_goes_with_its_checkpoints(tmp_path: Path) -> None:
     claim(tmp_path / "c", "mine")
     (tmp_path / "c" / "0" / "0").mkdir(parents=True)
-    release(tmp_path / "c", "mine")
+    release(tmp_path / "c", "mine", 8)
     assert not (tmp_path / "c").exists()
 
 

@@ -127,7 +127,7 @@ def about_folder(config: Config) -> Iterator[Finding]:
         return
     owner = owner_of(folder)
     whose = f"experiment {owner}: resume or remove that" if owner else "an earlier run: empty it"
-    yield Finding(what, ok=False, detail=f"{folder} is full of {whose}, or name another folder.")
+    yield Finding(what, ok=False, detail=f"{folder} holds those of {whose}, or name another.")
 
 
 def about_trials(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -155,8 +155,8 @@ def about_checkpoints(rows: Sequence[Row], root: Path, watch: Watch) -> Iterator
     empty = [row for row in finished if not saved(root / str(row.member) / str(row.step))]
     if empty:
         detail = (
-            f"{name(empty[0])} left nothing in save_checkpoint_dir: who goes on from it starts anew. "
-            "Save there what training needs to go on: model, optimizer, schedules."
+            f"{name(empty[0])} left nothing in save_checkpoint_dir: who goes on from it starts "
+            "anew. Save there what training needs to go on: model, optimizer, schedules."
         )
         yield Finding(what, ok=False, detail=detail)
         return
@@ -177,7 +177,8 @@ def about_loading(what: str, seen: Sequence[Seen], *, reads_show: bool) -> Findi
     if not seen:
         return Finding(what, None, "no trial came as far as that")
     if not reads_show:
-        return Finding(what, None, "this file system does not record when files are read")
+        why = "this file system does not record when files are read"
+        return Finding(what, None, f"could not be verified: {why}")
     lazy = next((one for one in seen if one.read == 0), None)
     if lazy is not None:
         detail = (
@@ -206,11 +207,11 @@ def said(row: Row) -> str:
 
 def size(bytes_: int) -> str:
     """A size as people say it."""
-    for unit in ("bytes", "kB", "MB"):
-        if bytes_ < 1000:
-            return f"{bytes_:.3g} {unit}"
-        bytes_ /= 1000  # type: ignore[assignment]
-    return f"{bytes_:.3g} GB"
+    if bytes_ == 1:
+        return "1 byte"
+    units = ("bytes", "kB", "MB", "GB")
+    power = min((len(str(bytes_)) - 1) // 3, len(units) - 1)
+    return f"{bytes_ / 1000**power:.4g} {units[power]}"
 
 
 # ---------------------------------------------------------------------- access times

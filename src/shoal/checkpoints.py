@@ -123,12 +123,13 @@ def members(root: Path) -> Iterator[Path]:
         yield from (path for path in sorted(root.iterdir()) if path.name.isdigit() and saved(path))
 
 
-def release(root: Path, experiment: str) -> None:
+def release(root: Path, experiment: str, population: int) -> None:
     """Delete the checkpoints of `experiment` in `root`, and `root` too if nothing else is in it."""
     if owner_of(root) != experiment:
         return
     for path in members(root):
-        remove(path)
+        if int(path.name) < population:
+            remove(path)
     (root / OWNER).unlink(missing_ok=True)
     if not saved(root):
         remove(root)

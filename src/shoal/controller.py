@@ -1,5 +1,6 @@
 """The one process that drives an experiment: lock, limits, signals, signs of life."""
 
+import gc
 import os
 import signal
 import sqlite3
@@ -236,19 +237,25 @@ class Controller:
 
     def _conclude(self, tuner: Tuner) -> tuple[Outcome, str]:
         """(outcome, reason) after the loop has returned."""
+        if (stuck := tuner.stuck) is not None:
+            return "failed", stuck + last_failure(self._store)
         if tuner.done and tuner.population.best is None:
             return "failed", "no trial has finished" + last_failure(self._store)
         if tuner.done:
             return "done", ""
-        if self._interrupt.wanted:
-            return "stopped", self._stopping or "interrupted"
-        if (stuck := tuner.stuck) is not None:
-            return "failed", stuck + last_failure(self._store)
-        return "done", self._stopping or ""
+        return "stopped" if self._interrupt.wanted else "done", self._stopping or ""
 
 
 def tuner_of(config: Config, journal: SqliteStore) -> Tuner:
     """The tuner of `config`, as far as `journal` has come."""
+    gc.disable()  # all that is read stays: looking for garbage among it would take a while
+    try:
+        return _tuner_of(config, journal)
+    finally:
+        gc.enable()
+
+
+def _tuner_of(config: Config, journal: SqliteStore) -> Tuner:
     return Tuner(
         config.space,
         population=config.population,
@@ -259,7 +266,7 @@ def tuner_of(config: Config, journal: SqliteStore) -> Tuner:
         synchronous=config.synchronous,
         seed=config.seed,
         retries=config.retries,
-        journal=(entry.record for entry in journal.read()),
+        journal=journal.records(),
     )
 
 

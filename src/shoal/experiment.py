@@ -6,6 +6,7 @@ This is the one place that knows implementations by name.
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,14 @@ def remove(experiment: str, *, home: str | Path | None = None) -> None:
         ExperimentError: there is none, or a controller runs it.
     """
     folder = homes.find(home_of(home), experiment)
-    root = Result(folder).checkpoints
     with Lock(folder):
-        release(root, folder.id)
+        with suppress(ExperimentError):  # a journal that cannot be read names no checkpoints
+            result = Result(folder)
+            release(result.checkpoints, folder.id, result.config["population"])
         shutil.rmtree(folder.path)
+    link = home_of(home) / folder.id
+    if link.is_symlink():
+        link.unlink()
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:

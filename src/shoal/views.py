@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from shoal.core.population import LOST
-from shoal.core.records import Failed, Finished, Hparams, Trial
+from shoal.core.records import LOST, Failed, Finished, Hparams, Trial
 from shoal.stores.base import Entry
 
 State = Literal["running", "finished", "failed", "retrying", "interrupted"]

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def test_any_record_comes_back_as_it_was(records: list[Record]) -> None:
     db.close()
     assert [decode(row).record for row in rows] == records
     assert [repr(decode(row).record) for row in rows] == [repr(record) for record in records]
+
+
+def test_what_decisions_need_is_read_faster(tmp_path: Path) -> None:
+    store = SqliteStore.create(tmp_path / "journal.db", {})
+    for record in RECORDS:
+        store.append(record)
+    store.commit()
+    lean = [replace(r, metrics={}) if isinstance(r, Finished) else r for r in RECORDS]
+    assert list(store.records()) == lean
+    store.close()
 
 
 def test_others_read_while_one_writes(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Those who watch an experiment run: a table that lives on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,6 +9,7 @@ from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -40,8 +42,11 @@ class Watcher(Observer, Protocol):
         ...
 
 
-def watcher(console: Console) -> Watcher:
-    """Whoever shows a run on `console`."""
+def watcher() -> Watcher:
+    """Whoever shows a run on stderr, as the terminal allows."""
+    width = None if sys.stderr.isatty() else 10_000  # columns: where nobody looks nothing is cut
+    # what users have named is never read as markup
+    console = Console(stderr=True, width=width, markup=False, highlight=False, emoji=False)
     if console.is_terminal and not console.is_dumb_terminal:
         return Screen(console)
     return Lines(console)
@@ -191,8 +196,8 @@ class Screen:
             score = (metric(best, self._config), "bold green")
             words = Text.assemble(("best  ", "dim"), score, (by, "dim"))
         foot = Text(f"waiting for {self._waiting}" if self._waiting else "", "dim", no_wrap=True)
-        members = tables.indented(self._members(tuner))
-        return Group(title, bar, words, Text(), members, Text(), foot)
+        members = Padding(self._members(tuner), (1, 0, 1, 2), expand=False)
+        return Group(title, bar, words, members, foot)
 
     def _left(self, elapsed: float, done: int, total: int | None) -> str:
         """How long it will take at this pace, once there is one."""
@@ -204,9 +209,12 @@ class Screen:
     def _members(self, tuner: Tuner) -> Table:
         population, names = tuner.population, list(self._config.space)
         members = shown(population, self._console.height - AROUND)
-        right = ("member", "step", "metric", *names)
-        table = tables.grid("member", "step", "metric", "", "copied", *names, right=right)
-        table.columns[3].min_width = len("running")  # so that nothing moves when nobody is
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for header in ("member", "step", "metric", "", "copied", *names):
+            table.add_column(header, justify="right", no_wrap=True)
+        state, copied = table.columns[3:5]
+        state.justify = copied.justify = "left"
+        state.min_width = len("running")  # so that nothing moves when nobody is
         objective = Objective(self._config.metric, self._config.mode)
         newest = [population.newest(member) for member in members]
         scores = tables.metrics(None if r is None else objective.score(r.score) for r in newest)
@@ -222,7 +230,7 @@ class Screen:
                 str(member),
                 str(trial.step),
                 Text(score, "dim" if running else ""),  # it is of the step before
-                tables.state("running" if running else "failed" if failed else ""),
+                Text("running", "cyan") if running else Text("failed" if failed else "", "red"),
                 tables.source(parent if parent != member else None),
                 *(tables.cell(trial.hparams, name) for name in names),
             )

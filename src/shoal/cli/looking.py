@@ -3,31 +3,22 @@
 They import nothing that only a run needs, since people and scripts ask often.
 """
 
-import csv
-import io
-import json
-import os
-import secrets
 import sys
 import time
 from collections.abc import Iterator
-from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
 
 import click
 
 from shoal.cli import tables
+from shoal.cli.layout import show
 from shoal.cli.words import answer, tell
 from shoal.home import ExperimentError, experiments
 from shoal.result import Result, home_of
 from shoal.result import open as result_of
-from shoal.views import columns
 
 POLL_S = 0.1  # how often `log -f` looks
 ENDED = {"finished", "failed"}
-
-Format = Literal["json", "csv"]
 
 
 def listing(home: Path | None, *, as_json: bool) -> None:
@@ -41,7 +32,7 @@ def listing(home: Path | None, *, as_json: bool) -> None:
     if as_json:
         answer(briefs)
     elif briefs:
-        tables.console().print(tables.listing(briefs))
+        show(*tables.listing(briefs))
     else:
         tell(f"there is no experiment in {home_of(home)} yet: `shoal run CONFIG` makes one")
 
@@ -52,7 +43,7 @@ def status(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
     if as_json:
         answer(result.status())
     else:
-        tables.console().print(tables.status(result))
+        show(*tables.status(result))
 
 
 def trials(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
@@ -62,7 +53,7 @@ def trials(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
     if as_json:
         answer([row.json() for row in rows])
     else:
-        tables.console().print(tables.trials(rows, tables.names_of(result), tables.copies(rows)))
+        show(*tables.trials(rows, tables.names_of(result), tables.copies(rows)))
 
 
 def best(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
@@ -72,10 +63,7 @@ def best(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
     if as_json:
         answer(found and {**found.lineage[-1].json(), "schedule": found.schedule})
         return
-    console = tables.console()
-    console.print(tables.heading(result))
-    console.print()
-    console.print(tables.winner(result))
+    show(tables.heading(result), "", *tables.winner(result))
 
 
 def schedule(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
@@ -84,7 +72,7 @@ def schedule(experiment: str | None, home: Path | None, *, as_json: bool) -> Non
     if as_json:
         answer(result.best.schedule if result.best else [])
     elif result.best:
-        tables.console().print(tables.schedule(result.best.lineage, tables.names_of(result)))
+        show(*tables.schedule(result.best.lineage, tables.names_of(result)))
     else:
         tell(tables.NOTHING)
 
@@ -97,7 +85,7 @@ def lineage(experiment: str | None, home: Path | None, *, as_json: bool) -> None
         answer([row.json() for row in line])
     elif line:
         copied = tables.copies(result.trials())
-        tables.console().print(tables.trials(line, tables.names_of(result), copied))
+        show(*tables.trials(line, tables.names_of(result), copied))
     else:
         tell(tables.NOTHING)
 
@@ -155,75 +143,6 @@ def printed(result: Result, trial: int) -> Iterator[bool]:
                 offsets[name] += len(data)
                 click.echo(data, nl=False, err=name == "stderr")
         yield row.state not in ENDED and result.folder.holder() is not None
-
-
-def export(experiment: str | None, home: Path | None, output: str, form: Format | None) -> None:
-    """Write every trial to the file `output`, whole or not at all; "-" is stdout.
-
-    Raises:
-        ExperimentError: the format is not known, or the file cannot be written.
-    """
-    result = result_of(experiment, home=home)
-    ending = Path(output).suffix.lower().removeprefix(".")
-    if form is None and ending not in {"json", "csv"}:
-        raise ExperimentError(
-            f"{output} ends neither in .json nor in .csv: say which with --format"
-        )
-    exported = result.export()
-    if (form or ending) == "csv":
-        text = comma_separated(columns(exported, tables.names_of(result)))
-    else:
-        text = json.dumps(strict(exported), indent=2, allow_nan=False) + "\n"
-    if output == "-":
-        click.echo(text, nl=False)
-        return
-    write(Path(output), text)
-    tell(f"{tables.plural(len(exported), 'trial')} of {result.name} ({result.id}) in {output}")
-
-
-def strict(value: Any) -> Any:
-    """`value` with null for the NaN and infinities that a trial may have reported on its way."""
-    match value:
-        case float():
-            return value if isfinite(value) else None
-        case dict():
-            return {key: strict(item) for key, item in value.items()}
-        case list() | tuple():
-            return [strict(item) for item in value]
-        case _:
-            return value
-
-
-def comma_separated(rows: list[dict[str, Any]]) -> str:
-    """`rows` as CSV: the same columns in the same order each time, what is nested as JSON."""
-    file = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({
-                key: json.dumps(value) if isinstance(value, bool | dict | list) else value
-                for key, value in row.items()
-            })  # fmt: skip
-    return file.getvalue()
-
-
-def write(path: Path, text: str) -> None:
-    """Make `path` hold `text`, whole or not at all.
-
-    Raises:
-        ExperimentError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ExperimentError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def remove(experiment: str, home: Path | None, *, yes: bool) -> None:

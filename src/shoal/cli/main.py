@@ -273,9 +273,9 @@ def export(
 
     It has the columns of NNI's export, and member, step, parent and state.
     """
-    from shoal.cli import looking
+    from shoal.cli import exporting
 
-    looking.export(experiment, home, output, form)
+    exporting.export(experiment, home, output, form)
 
 
 @cli.command()

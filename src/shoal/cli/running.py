@@ -3,13 +3,16 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shoal import check as checks
 from shoal import experiment, views
+from shoal.check import Finding
+from shoal.check import check as try_out
 from shoal.cli import live, tables
+from shoal.cli.layout import Cell, facts, show
 from shoal.cli.words import call, complain, tell
+from shoal.config import Config
 from shoal.controller import Observer
 from shoal.home import ExperimentError
 from shoal.result import Result
@@ -25,7 +28,7 @@ def conduct(drive: Callable[[Observer], Result]) -> int:
     Raises:
         ExperimentError: it could not begin.
     """
-    watcher = live.watcher(tables.console(stderr=True))
+    watcher = live.watcher()
     try:
         with watcher.watching():
             result = drive(watcher)
@@ -39,10 +42,7 @@ def conduct(drive: Callable[[Observer], Result]) -> int:
         complain(f"{result.name} ({result.id}) failed: {result.reason}")
         tell(f"`shoal trials {name}` shows every trial, `shoal resume {name}` tries again.")
         return CODES["failed"]
-    console = tables.console()
-    console.print(tables.ended(result))
-    console.print()
-    console.print(tables.winner(result))
+    show(*tables.ended(result), "", *tables.winner(result))
     tell("")
     if result.state == "stopped":
         tell(f"`shoal resume {name}` goes on.")
@@ -109,21 +109,41 @@ def check(file: Path) -> int:
     config, notes = experiment.read_config(file)
     for note in notes:
         tell(f"warning: {note}")
-    found, trial_s = checks.check(config, tell)
+    found, trial_s = try_out(config, tell)
     total = views.total(config.steps, config.max_trials, config.population)
-    valid = checks.Finding("the file is valid", ok=True, detail=tables.described(config, total))
-    console = tables.console()
-    console.print(tables.findings([valid, *found]))
-    console.print()
+    valid = Finding("the file is valid", ok=True, detail=described(config, total))
+    show(*findings([valid, *found]), "")
     if any(finding.ok is False for finding in found):
-        console.print(f"Mend what failed: `shoal run {file}` would run into it.")
+        show(f"Mend what failed: `shoal run {file}` would run into it.")
         return CODES["failed"]
     pace = ""
     if trial_s is not None and total is not None:
         wall = tables.duration(trial_s * total / config.workers)
         pace = f", which takes about {wall}"
-    console.print(f"All is well: `shoal run {file}`{pace}.", soft_wrap=True)
+    show(f"All is well: `shoal run {file}`{pace}.")
     return CODES["done"]
+
+
+def described(config: Config, total: int | None) -> str:
+    """How large an experiment is."""
+    parts = [tables.plural(config.population, "member"), f"{config.workers} at a time"]
+    parts += [] if config.steps is None else [tables.plural(config.steps, "step")]
+    parts += [] if total is None else [tables.plural(total, "trial")]
+    return ", ".join(parts)
+
+
+def findings(found: Sequence[Finding]) -> list[str]:
+    """What was found out, one thing a line."""
+    words = {
+        True: Cell("ok", "good"),
+        False: Cell("failed", "bad"),
+        None: Cell("unknown", "unclear"),
+    }
+    whats = max(len(finding.what) for finding in found)
+    return facts(
+        [words[finding.ok], finding.what.ljust(whats), Cell(finding.detail, "dim")]
+        for finding in found
+    )
 
 
 def stop(which: str | None, *, now: bool, home: Path | None) -> None:

@@ -1,34 +1,22 @@
-"""What a terminal shows of an experiment: rich renderings of results and views."""
+"""What a terminal shows of an experiment: results and views as lines of text."""
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import floor, log10
 from typing import Any
 
-from rich.console import Console, Group
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
+from shoal.cli.layout import Cell, facts, grid
 from shoal.core.records import Hparams
 from shoal.result import Result
 from shoal.views import Row, exploits
 
 NOTHING = "no trial has finished yet"
-PIPED = 10_000  # columns where no terminal sets a limit: nothing is cut
-COLOURS = {
-    "running": "cyan", "retrying": "yellow", "interrupted": "yellow", "failed": "red",
-    "stopped": "yellow", "killed": "yellow", "done": "green",
+LOOKS = {
+    "running": "busy", "retrying": "unclear", "interrupted": "unclear", "failed": "bad",
+    "stopped": "unclear", "killed": "unclear", "done": "good",
 }  # fmt: skip
-
-
-def console(*, stderr: bool = False) -> Console:
-    """Where to print. What users have named is never read as markup."""
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else PIPED
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
 # ---------------------------------------------------------------------- single values
@@ -79,58 +67,51 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def state(of: str) -> Text:
+def state(of: str) -> Cell:
     """A state in its colour."""
-    return Text(of, COLOURS.get(of, ""))
+    return Cell(of, LOOKS.get(of, ""))
 
 
 # ---------------------------------------------------------------------- tables
 
 
-def grid(*headers: str, right: Sequence[str] = ()) -> Table:
-    """An empty table without lines; the columns named in `right` hold numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", no_wrap=True)
-    return table
-
-
-def listing(briefs: Sequence[Mapping[str, Any]]) -> Table:
+def listing(briefs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The experiments, each as `Result.brief` gives it."""
-    table = grid("id", "name", "state", "trials", "best", "time", "created", right=("trials",))
+    rows: list[list[str | Cell]] = []
     for brief in briefs:
         count = "{finished}/{total}".format(**brief["trials"]).removesuffix("/None")
-        best = metrics([brief["best"]])[0]
-        when = brief["created"][:16].replace("T", " ")
-        table.add_row(
-            brief["id"], brief["name"], state(brief["state"]), count, best,
-            duration(brief["seconds"]), when,
-        )  # fmt: skip
-    return table
+        created = datetime.fromisoformat(brief["created"]).astimezone()
+        rows.append([
+            brief["id"], brief["name"], state(brief["state"]), count, metrics([brief["best"]])[0],
+            duration(brief["seconds"]), created.strftime("%Y-%m-%d %H:%M"),
+        ])  # fmt: skip
+    header = ["id", "name", "state", "trials", "best", "time", "created"]
+    return grid(header, rows, right=("trials", "best", "time"))
 
 
-def trials(rows: Sequence[Row], names: Sequence[str], copied: Mapping[int, int]) -> Table:
+def trials(
+    rows: Sequence[Row], names: Sequence[str], copied: Mapping[int, int], indent: int = 0
+) -> list[str]:
     """`rows` as a table.
 
     Args:
         rows: the trials.
         names: of the hyperparameters.
         copied: the member whose weights a trial started from, where that was another member.
+        indent: spaces before each line.
     """
+    numbers = ["trial", "member", "step", "metric", "took", *names]
     errors = ["error"] if any(row.error for row in rows) else []
-    table = grid(
-        "trial", "member", "step", "state", "metric", "took", "copied", *names, *errors,
-        right=("trial", "member", "step", "metric", "took", *names),
-    )  # fmt: skip
+    header = ["trial", "member", "step", "state", "metric", "took", "copied", *names, *errors]
+    cells: list[list[str | Cell]] = []
     for row, metric in zip(rows, metrics(row.metric for row in rows), strict=True):
         took = "" if row.ended is None else duration(row.ended - row.started)
-        values = (cell(row.hparams, name) for name in names)
         error = [(row.error or "").partition("\n")[0]] if errors else []
-        table.add_row(
+        cells.append([
             str(row.id), str(row.member), str(row.step), state(row.state), metric, took,
-            source(copied.get(row.id)), *values, *error,
-        )  # fmt: skip
-    return table
+            source(copied.get(row.id)), *(cell(row.hparams, name) for name in names), *error,
+        ])  # fmt: skip
+    return grid(header, cells, numbers, indent)
 
 
 def copies(rows: Sequence[Row]) -> dict[int, int]:
@@ -148,20 +129,21 @@ def cell(hparams: Hparams, name: str) -> str:
     return value(hparams[name]) if name in hparams else ""
 
 
-def schedule(line: Sequence[Row], names: Sequence[str]) -> Table:
+def schedule(line: Sequence[Row], names: Sequence[str], indent: int = 0) -> list[str]:
     """The hyperparameters along a lineage: a row for each change, and in bold what changed."""
-    table = grid("steps", "member", *names, right=("steps", "member", *names))
+    rows: list[list[str | Cell]] = []
     before: Hparams | None = None
     for span in spans(line):
         steps = str(span.first) if span.first == span.last else f"{span.first}-{span.last}"
         member = str(span.member) if span.copied is None else f"{span.copied} → {span.member}"
-        cells = [
-            Text(cell(span.hparams, name), "bold" if changed(before, span.hparams, name) else "")
+        values = [
+            Cell(cell(span.hparams, name), "bold" if changed(before, span.hparams, name) else "")
             for name in names
         ]
-        table.add_row(steps, member, *cells)
+        rows.append([steps, member, *values])
         before = span.hparams
-    return table
+    header = ["steps", "member", *names]
+    return grid(header, rows, right=header, indent=indent)
 
 
 def changed(before: Hparams | None, after: Hparams, name: str) -> bool:
@@ -209,27 +191,16 @@ def path(line: Sequence[Row]) -> str:
 # ---------------------------------------------------------------------- whole answers
 
 
-def facts(pairs: Iterable[tuple[str, str | Text]]) -> Table:
-    """Names and what they are, one a line."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, fact in pairs:
-        table.add_row(name, fact)
-    return table
-
-
-def heading(result: Result) -> Text:
+def heading(result: Result) -> str:
     """Which experiment it is, and how it stands."""
-    return Text("  ").join([Text(result.name, "bold"), Text(result.id), state(result.state)])
+    return "  ".join([Cell(result.name, "bold").show(), result.id, state(result.state).show()])
 
 
-def ended(result: Result) -> Group:
+def ended(result: Result) -> list[str]:
     """How a run has ended."""
     count = plural(result.progress.finished, "trial")
-    took = Text(f"  {count} in {duration(result.seconds)}")
-    because = [indented(Text(result.reason))] if result.reason else []
-    return Group(heading(result) + took, *because)
+    because = [f"  {result.reason}"] if result.reason else []
+    return [f"{heading(result)}  {count} in {duration(result.seconds)}", *because]
 
 
 def names_of(result: Result) -> list[str]:
@@ -237,31 +208,35 @@ def names_of(result: Result) -> list[str]:
     return list(result.config["space"])
 
 
-def status(result: Result) -> Group:
+def named(name: str, fact: str) -> list[str | Cell]:
+    """A line of facts."""
+    return [Cell(name, "dim"), fact]
+
+
+def status(result: Result) -> list[str]:
     """How an experiment stands."""
-    now = result.status()
+    now, rows = result.status(), result.trials()
     count = now["trials"]
     of = "" if count["total"] is None else f" of {count['total']:,}"
     steps = "" if now["steps"] is None else f" of {now['steps']}"
     parts = [f"{count['finished']:,}{of} finished"]
     parts += [f"{count[key]:,} {key}" for key in ("running", "failed") if count[key]]
-    pairs: list[tuple[str, str | Text]] = [
-        ("trials", ", ".join(parts)),
-        ("step", f"{now['step']}{steps}, {plural(now['population'], 'member')}"),
-        ("time", duration(now["seconds"])),
+    lines = [
+        named("trials", ", ".join(parts)),
+        named("step", f"{now['step']}{steps}, {plural(now['population'], 'member')}"),
+        named("time", duration(now["seconds"])),
     ]
-    if result.controller is not None:
-        pairs.append(("run by", "process {} on {}".format(*result.controller)))
+    if now["controller"] is not None:
+        lines.append(named("run by", "process {pid} on {host}".format(**now["controller"])))
     if now["reason"]:
-        pairs.append(("waiting for" if now["state"] == "running" else "because", now["reason"]))
+        why = "waiting for" if now["state"] == "running" else "because"
+        lines.append(named(why, now["reason"]))
     if result.best is not None:
         row = result.best.lineage[-1]
-        pairs.append(("best", f"{metrics([row.metric])[0]}, {where(row)}"))
-    pairs += [("folder", now["folder"]), ("checkpoints", now["checkpoints"])]
-    rows = result.trials()
-    latest = trials(result.progress.members, names_of(result), copies(rows))
-    top = (heading(result), Text(), indented(facts(pairs)))
-    return Group(*top, Text(), indented(latest)) if rows else Group(*top)
+        lines.append(named("best", f"{metrics([row.metric])[0]}, {where(row)}"))
+    lines += [named("folder", now["folder"]), named("checkpoints", now["checkpoints"])]
+    latest = trials(result.progress.members, names_of(result), copies(rows), indent=2)
+    return [heading(result), "", *facts(lines), *(["", *latest] if rows else [])]
 
 
 def where(row: Row) -> str:
@@ -269,60 +244,31 @@ def where(row: Row) -> str:
     return f"trial {row.id} (member {row.member}, step {row.step})"
 
 
-def winner(result: Result) -> Group | Text:
+def winner(result: Result) -> list[str]:
     """What an experiment has found: the best, what it gained, its schedule, where its model is."""
     best, alone = result.best, result.uncopied
     if best is None:
-        return Text(NOTHING)
+        return [NOTHING]
     row = best.lineage[-1]
     never = None if alone is None else alone.metric
     gain = None if never is None else abs(best.metric - never)
-    texts = metrics([best.metric, never, gain])
+    top, without, gained = metrics([best.metric, never, gain])
+    wide = max(map(len, (top, without, gained)))
     metric = result.config["metric"]
-    scores = facts([])
-    scores.add_column(style="dim")
-    scores.columns[1].justify = "right"
-    scores.add_row(
-        "best" if metric == "default" else f"best {metric}",
-        Text(texts[0], "bold green"),
-        where(row),
-    )
+    name = "best" if metric == "default" else f"best {metric}"
+    lines: list[list[str | Cell]] = [[Cell(name, "dim"), Cell(top.rjust(wide), "good"), where(row)]]
     if alone is not None and alone.id == row.id:
-        scores.add_row("without copying", texts[1], "the same: it copied nobody on its way")
+        same = "the same: it copied nobody on its way"
+        lines.append([Cell("without copying", "dim"), without.rjust(wide), same])
     elif alone is not None:
         found = f"{where(alone)}: what random search would have found"
-        scores.add_row("without copying", texts[1], found)
-        scores.add_row("gained", texts[2])
+        lines.append([Cell("without copying", "dim"), without.rjust(wide), found])
+        lines.append([Cell("gained", "dim"), gained.rjust(wide), ""])
     checkpoint = row.checkpoint or "none: nothing was saved, or it was deleted"
-    return Group(
-        indented(scores),
-        Text(),
-        indented(schedule(best.lineage, names_of(result))),
-        Text(),
-        indented(facts([("lineage", path(best.lineage)), ("checkpoint", checkpoint)])),
-    )
-
-
-def described(config: Config, total: int | None) -> str:
-    """How large an experiment is."""
-    parts = [plural(config.population, "member"), f"{config.workers} at a time"]
-    parts += [] if config.steps is None else [plural(config.steps, "step")]
-    parts += [] if total is None else [plural(total, "trial")]
-    return ", ".join(parts)
-
-
-def findings(found: Iterable[Finding]) -> Padding:
-    """What was found out, one a line."""
-    words = {True: ("ok", "green"), False: ("failed", "bold red"), None: ("unknown", "yellow")}
-    table = facts([])
-    table.columns[0].style = ""
-    table.columns[1].no_wrap, table.columns[1].overflow = True, "ellipsis"
-    table.add_column(overflow="fold", style="dim")
-    for finding in found:
-        table.add_row(Text(*words[finding.ok]), finding.what, finding.detail)
-    return indented(table)
-
-
-def indented(what: Table | Text) -> Padding:
-    """`what`, two columns to the right."""
-    return Padding(what, (0, 0, 0, 2), expand=False)
+    return [
+        *facts(lines),
+        "",
+        *schedule(best.lineage, names_of(result), indent=2),
+        "",
+        *facts([named("lineage", path(best.lineage)), named("checkpoint", checkpoint)]),
+    ]

@@ -5,6 +5,7 @@ A strategy is a callable value. Each hyperparameter is drawn afresh from its pri
 """
 
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from typing import Protocol
 
@@ -35,8 +36,8 @@ class Shift:
     resample: float = 0.25
 
     def __post_init__(self) -> None:
-        if not self.factor > 0:
-            raise ValueError(f"factor must be above 0, got {self.factor}")
+        if not 0 < self.factor < inf:
+            raise ValueError(f"factor must be a number above 0, got {self.factor}")
         _probability(self.resample)
 
     def __call__(self, hparams: Hparams, space: Space, rng: Random) -> Hparams:
@@ -63,8 +64,8 @@ class Perturb:
     resample: float = 0.25
 
     def __post_init__(self) -> None:
-        if not self.factors or any(factor <= 0 or factor == 1 for factor in self.factors):
-            raise ValueError(f"factors must be above 0 and not 1, got {self.factors}")
+        if not self.factors or not all(0 < f < inf and f != 1 for f in self.factors):
+            raise ValueError(f"factors must be numbers above 0 and not 1, got {self.factors}")
         _probability(self.resample)
 
     def __call__(self, hparams: Hparams, space: Space, rng: Random) -> Hparams:

@@ -1,12 +1,10 @@
 """The population: everything that has happened so far, as a fold over records."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from shoal.core.chance import number
-from shoal.core.records import Failed, Finished, Record, Result, Trial
-
-LOST = "lost"
+from shoal.core.records import LOST, Failed, Finished, Record, Result, Trial
 
 
 class ProtocolError(Exception):
@@ -21,10 +19,9 @@ class Ranking:
     anybody. Adding, removing and ranking take O(log N) comparisons.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._keys: list[tuple[float, int, int]] = []  # (score, draw, trial)
-        self._results: dict[int, Result] = {}  # by trial
+    def __init__(self, results: Iterable[Result] = ()) -> None:
+        self._results = {result.trial.id: result for result in results}
+        self._keys = sorted(map(_key, self._results.values()))
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -37,11 +34,11 @@ class Ranking:
 
     def rank(self, result: Result) -> int:
         """How many stand below `result`."""
-        return bisect_left(self._keys, self._key(result))
+        return bisect_left(self._keys, _key(result))
 
     def add(self, result: Result) -> None:
         """Put `result` in its place."""
-        insort(self._keys, self._key(result))
+        insort(self._keys, _key(result))
         self._results[result.trial.id] = result
 
     def remove(self, result: Result) -> None:
@@ -49,9 +46,12 @@ class Ranking:
         del self._keys[self.rank(result)]
         del self._results[result.trial.id]
 
-    def _key(self, result: Result) -> tuple[float, int, int]:
-        trial = result.trial
-        return result.score, number(self._seed, trial.member, trial.step), trial.id
+
+def _key(result: Result) -> tuple[float, int, int]:
+    return result.score, result.lot, result.trial.id
+
+
+EMPTY = Ranking()  # never added to
 
 
 class Population:
@@ -64,11 +64,11 @@ class Population:
         self.failures: dict[int, int] = {}  # by id: how many attempts of it failed
         self.unsaved: set[int] = set()  # by id: finished, and left no checkpoint
         self.best: Result | None = None  # the highest score; of equals, the one decided first
-        self.latest = Ranking(seed)  # each member's newest result
         self._newest: list[Result | None] = [None] * size
         self._last: list[Trial | None] = [None] * size
         self._seed = seed
         self._at: dict[int, Ranking] = {}
+        self._latest: Ranking | None = None  # kept up once it was asked for
 
     def apply(self, record: Record) -> None:
         """Take in what was decided or what happened.
@@ -77,19 +77,18 @@ class Population:
             ProtocolError: a trial with an id or attempt out of turn; a report of a trial, or of an
                 attempt of it, that is not running (said twice, or by a process given up).
         """
-        match record:
-            case Trial():
-                self._decided(record)
-            case Finished():
-                trial = self._ended(record)
-                self.failures.pop(trial.id, None)
-                if not record.saved:
-                    self.unsaved.add(trial.id)
-                self._add(Result(trial, record.score))
-            case Failed():
-                trial = self._ended(record)
-                lost = record.kind == LOST  # the machine's doing, not the trial's
-                self.failures[trial.id] = self.failures.get(trial.id, 0) + (not lost)
+        if isinstance(record, Trial):
+            self._decided(record)
+            return
+        trial = self._ended(record)
+        if isinstance(record, Finished):
+            self.failures.pop(trial.id, None)
+            if not record.saved:
+                self.unsaved.add(trial.id)
+            self._add(Result(trial, record.score, number(self._seed, trial.member, trial.step)))
+        else:
+            lost = record.kind == LOST  # the machine's doing, not the trial's
+            self.failures[trial.id] = self.failures.get(trial.id, 0) + (not lost)
 
     def last(self, member: int) -> Trial | None:
         """The newest trial of `member`, however it stands."""
@@ -106,7 +105,14 @@ class Population:
 
     def at(self, step: int) -> Ranking:
         """The results of all trials of `step`, kept until every member has begun a later one."""
-        return self._at[step] if step in self._at else Ranking(self._seed)
+        return self._at.get(step, EMPTY)
+
+    @property
+    def latest(self) -> Ranking:
+        """Each member's newest result."""
+        if self._latest is None:
+            self._latest = Ranking(result for result in self._newest if result is not None)
+        return self._latest
 
     def lineage(self, trial: Trial) -> list[Trial]:
         """`trial` and its ancestors, root first: the hyperparameters along it are the schedule."""
@@ -136,11 +142,12 @@ class Population:
         trial = result.trial
         if trial.step not in self._at:
             self._forget()
-            self._at[trial.step] = Ranking(self._seed)
+            self._at[trial.step] = Ranking()
         self._at[trial.step].add(result)
-        if (old := self._newest[trial.member]) is not None:
-            self.latest.remove(old)
-        self.latest.add(result)
+        if self._latest is not None:
+            if (old := self._newest[trial.member]) is not None:
+                self._latest.remove(old)
+            self._latest.add(result)
         self._newest[trial.member] = result
         best = self.best
         if best is None or (result.score, -trial.id) > (best.score, -best.trial.id):

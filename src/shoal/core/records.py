@@ -54,6 +54,9 @@ class Finished:
             )
 
 
+LOST = "lost"  # the kind of failure that is the machine's, and does not count as the trial's
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The trial ended without a usable score."""
@@ -84,3 +87,4 @@ class Result:
 
     trial: Trial
     score: float
+    lot: int = field(default=0, compare=False)  # drawn: the order where scores are the same

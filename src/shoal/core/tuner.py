@@ -15,11 +15,9 @@ from heapq import heappop, heappush
 from shoal.core.chance import stream
 from shoal.core.exploit import Cohort, Exploit, Truncation
 from shoal.core.explore import Explore, Shift
-from shoal.core.population import Population, Ranking
+from shoal.core.population import EMPTY, Population, Ranking
 from shoal.core.records import Failed, Finished, Record, Report, Result, Trial
 from shoal.core.space import Space
-
-NOBODY = Ranking(seed=0)
 
 
 class Tuner:
@@ -137,22 +135,29 @@ class Tuner:
 
     @property
     def stuck(self) -> str | None:
-        """Why training cannot go on, where it cannot: nobody is left to copy."""
-        front = self._front()
-        if not self._idle or self._spent or front is None or front[0] == 0:
+        """Why training has failed, where it has: nobody is left to copy."""
+        front, size = self._front(), self.population.size
+        if not self._idle or front is None or front[0] == 0:
             return None
-        if len(self._cohort(front[0] - 1)) > 0:
+        step = front[0] - 1
+        if not self.synchronous:
+            return (
+                f"the latest trials of all {size} members failed"
+                if len(self._down) == size
+                else None
+            )
+        if self._settled[step] < size or len(self.population.at(step)) > 0:
             return None
-        if self.synchronous:
-            return f"all {self.population.size} trials of step {front[0] - 1} failed"
-        return f"the latest trials of all {self.population.size} members failed"
+        return f"all {size} trials of step {step} failed"
 
     def live(self) -> set[int]:
         """The trials whose checkpoints a member, a running trial or the best score can need."""
         population = self.population
         newest = (population.newest(member) for member in range(population.size))
         needed = {result.trial.id for result in newest if result is not None}
-        begun = (*population.running.values(), *self._retrying.values())
+        begun = [*population.running.values(), *self._retrying.values()]
+        # one that was given up may be tried after all, see `recover`
+        begun += [last for m in self._down if (last := population.last(m)) is not None]
         needed |= {trial.parent for trial in begun if trial.parent is not None}
         if self.synchronous and (front := self._front()) is not None:
             # whoever has yet to move may copy any of its generation
@@ -168,30 +173,34 @@ class Tuner:
     @property
     def _spent(self) -> bool:
         """Whether no further trial may be decided."""
-        if self.trials is not None and len(self.population.trials) >= self.trials:
-            return True
         front = self._front()
-        return self.steps is not None and front is not None and front[0] >= self.steps
+        return front is not None and not self._may_begin(front[0])
+
+    def _may_begin(self, step: int) -> bool:
+        """Whether `steps` and `trials` let somebody begin `step`."""
+        if self.trials is not None and len(self.population.trials) >= self.trials:
+            return False
+        return self.steps is None or step < self.steps
 
     def _front(self) -> tuple[int, int] | None:
         """(step, member) of who moves next: of those that have settled, the furthest behind."""
-        while self._ready and not self._can_move(*self._ready[0]):
-            heappop(
-                self._ready
-            )  # nobody looks for the entry of a member that moved on: here it goes
-        return self._ready[0] if self._ready else None
+        ready = self._ready
+        while ready and not self._can_move(*ready[0]):
+            heappop(ready)  # nobody looks for the entry of a member that moved on: here it goes
+        return ready[0] if ready else None
 
     def _can_move(self, step: int, member: int) -> bool:
         last = self.population.last(member)
         if last is None:
             return True
-        busy = last.id in self.population.running or last.id in self._retrying
-        return last.step + 1 == step and not busy
+        if last.step + 1 != step or last.id in self.population.running:
+            return False
+        return last.id not in self._retrying
 
     def _next(self) -> Trial | None:
         """The next trial that begins a step, if one may begin now."""
         front = self._front()
-        if front is None or self._spent:
+        if front is None or not self._may_begin(front[0]):
             return None
         population, (step, member) = self.population, front
         id = len(population.trials)
@@ -212,10 +221,11 @@ class Tuner:
         population = self.population
         size, here = population.size, population.at(step)
         if self.synchronous:
-            return here if self._settled[step] == size else NOBODY
+            return here if self._settled[step] == size else EMPTY
         if len(self._down) == size:  # everything fails: let what still runs end, and see
-            return NOBODY
-        return Latest(here if 2 * len(here) >= size else population.latest, population)
+            return EMPTY
+        enough = len(here) > 1 and 2 * len(here) >= size
+        return Latest(here if enough else population.latest, population)
 
     def _apply(self, record: Record) -> None:
         population = self.population

@@ -23,8 +23,7 @@ import psutil
 import shoal
 from shoal.checkpoints import Checkpoints, saved
 from shoal.core.chance import number
-from shoal.core.population import LOST
-from shoal.core.records import Failed, Measured, Report, Trial
+from shoal.core.records import LOST, Failed, Measured, Report, Trial
 from shoal.home import Folder
 from shoal.runners.base import RunnerError
 from shoal.runners.gpus import Gpus

@@ -1,0 +1,283 @@
+"""What shoal itself costs: the table of README.md, row by row.
+
+    python bench/overhead.py [--nni PYTHON] [ROW ...]
+
+ROW is one of scripts, plain, tuner, journal, resume, cli; all of them by default. With `--nni`, the
+interpreter of an environment that has NNI 3.0 (and torch), `scripts` runs the same work there too,
+in the same run, and prints the ratio.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from shoal.core.records import Finished, Record, Trial
+from shoal.core.space import Float, Space
+from shoal.core.tuner import Tuner
+from shoal.stores.sqlite import SqliteStore
+
+HERE = Path(__file__).parent
+POPULATION, STEPS, SLOTS = 8, 10, 2
+SPACE = Space(
+    {
+        "lr": Float(1e-4, 1.0, log=True),
+        "momentum": Float(0, 0.99),
+        "wd": Float(1e-6, 1e-2, log=True),
+    }
+)
+SCRIPT = """
+import json, os
+{imports}
+import nni
+
+params = nni.get_next_parameter()
+path = os.path.join(params["load_checkpoint_dir"], "model.pth")
+state = {load} if os.path.isfile(path) else {{"step": 0, "score": 0.0}}
+state["step"] += 1
+state["score"] += params["x"]
+os.makedirs(params["save_checkpoint_dir"], exist_ok=True)
+path = os.path.join(params["save_checkpoint_dir"], "model.pth")
+{save}
+with open(os.environ["BENCH_LOG"], "a") as log:
+    log.write("%d\\n" % state["step"])
+nni.report_final_result(state["score"])
+"""
+TORCH = SCRIPT.format(
+    imports="import torch",
+    load="torch.load(path, weights_only=True)",
+    save="torch.save(state, path)",
+)
+PLAIN = SCRIPT.format(
+    imports="", load="json.load(open(path))", save="json.dump(state, open(path, 'w'))"
+)
+
+
+def row(work: str, measured: str, must: str) -> None:
+    print(f"| {work} | {measured} | {must} |", flush=True)
+
+
+def scripts(nni: str | None) -> None:
+    """Trials that import torch, load, save and report, in forks of the fork server."""
+    ours = statistics.median(through_shoal(TORCH, warm=True) for _ in range(3))
+    against = ""
+    if nni is not None:
+        theirs = through_nni(nni)
+        against = f"; NNI {theirs:.0f} ms: {theirs / ours:.0f} x"
+    row("script trial with torch, warm", f"{ours:.0f} ms{against}", "<= 60 ms, >= 50 x")
+
+
+def plain() -> None:
+    """The same through an ordinary process, without torch."""
+    ours = statistics.median(through_shoal(PLAIN, warm=False) for _ in range(3))
+    row("script trial without torch, ordinary process", f"{ours:.0f} ms", "<= 150 ms")
+    warm = statistics.median(through_shoal(PLAIN, warm=True) for _ in range(3))
+    row("the same, warm", f"{warm:.0f} ms", "")
+
+
+def through_shoal(script: str, *, warm: bool) -> float:
+    """Wall x slots per trial, in ms, from the end of the first generation on."""
+    import shoal  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "trial.py").write_text(script)
+        os.environ["BENCH_LOG"] = str(folder / "log")
+        config = shoal.Config(
+            command="python3 trial.py",
+            directory=folder,
+            space=Space({"x": Float(0, 1)}),
+            population=POPULATION,
+            steps=STEPS,
+            workers=SLOTS,
+            warm=warm,
+        )
+        result = shoal.run(config, home=folder / "home")
+        assert result.state == "done", result.reason
+        check(folder / "log")
+        return steady([row.ended for row in result.trials() if row.ended is not None])
+
+
+def through_nni(python: str) -> float:
+    """The same through NNI 3.0, whose trials are told apart by when they log."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        times = TORCH.replace(
+            '"%d\\n" % state["step"]', '"%d %f\\n" % (state["step"], time.time())'
+        )
+        (folder / "trial.py").write_text("import time\n" + times)
+        log = folder / "log"
+        driver = [python, str(HERE / "peers" / "nni_scripts.py"), str(folder)]
+        sizes = map(str, (POPULATION, STEPS, SLOTS))
+        env = {**os.environ, "BENCH_LOG": str(log)}
+        subprocess.run([*driver, *sizes], env=env, check=True, stdout=subprocess.DEVNULL)
+        check(log)
+        return steady([float(line.split()[1]) for line in log.read_text().splitlines()])
+
+
+def check(log: Path) -> None:
+    """The same work was done: each step by each member."""
+    steps = sorted(int(line.split()[0]) for line in log.read_text().splitlines())
+    assert steps == sorted(list(range(1, STEPS + 1)) * POPULATION), steps
+
+
+def steady(ended: list[float]) -> float:
+    ended.sort()
+    rest = ended[POPULATION - 1 :]  # the first generation waits for what starts up
+    return (rest[-1] - rest[0]) * 1000 * SLOTS / (len(rest) - 1)
+
+
+def tuner() -> None:
+    """ask + tell, all that is decided."""
+    generations = 20
+    for synchronous in (True, False):
+        costs = []
+        for population in (10, 100, 1000, 10_000):
+            decide = Tuner(SPACE, population=population, steps=generations, synchronous=synchronous)
+            random, times = Random(0), []
+            for _ in range(generations):
+                began = time.process_time()
+                trials = [trial for _ in range(population) if (trial := decide.ask())]
+                for trial in trials:
+                    decide.tell(Finished(trial.id, random.random()))
+                times.append((time.process_time() - began) / population * 1e6)
+            assert decide.done
+            half = generations // 2
+            costs.append(
+                f"{population:,}: {statistics.median(times):.1f}"
+                f" ({statistics.median(times[half:]) / statistics.median(times[:half]):.2f})"
+            )
+        kind = "synchronous" if synchronous else "asynchronous"
+        row(
+            f"tuner decision, {kind}, at population (second half over first)",
+            "us; ".join(costs) + " us",
+            "<= 30 us, not growing",
+        )
+
+
+def history(trials: int, population: int = 1000) -> list[Record]:
+    """The journal of a run of `trials` trials."""
+    decide, random = Tuner(SPACE, population=population, steps=None, trials=trials), Random(0)
+    records: list[Record] = []
+    while (trial := decide.ask()) is not None:
+        report = Finished(trial.id, random.random(), {"default": 0.5, "loss": 1.25})
+        decide.tell(report)
+        records += [trial, report]
+    return records
+
+
+def journal() -> None:
+    """Records made durable, in groups as large as a generation of 8 and of 64."""
+    records = history(20_000)
+    rates = []
+    for group in (8, 64):
+        with tempfile.TemporaryDirectory() as name:
+            store = SqliteStore.create(Path(name) / "journal.db", {})
+            began = time.perf_counter()
+            for start in range(0, len(records), 2 * group):
+                for record in records[start : start + 2 * group]:
+                    store.append(record)
+                store.commit()
+            seconds = time.perf_counter() - began
+            store.close()
+        rates.append(f"{len(records) / 2 / seconds:,.0f} in groups of {group}")
+    row("journal, trials a second, durable", "; ".join(rates), ">= 2,000")
+
+
+RESUME = """
+import resource, sys, time
+from pathlib import Path
+began = time.perf_counter()
+from shoal import Config, Float, Space
+from shoal.controller import tuner_of
+from shoal.stores.sqlite import SqliteStore
+log = Float(1e-6, 1.0, log=True)
+CONFIG = Config(command="true", space=Space(dict(lr=log, momentum=log, wd=log)), population=1000)
+store = SqliteStore(Path(sys.argv[1]))
+tuner = tuner_of(CONFIG, store)
+trial = tuner.ask()
+assert trial is not None and trial.id == len(tuner.population.trials) - 1 == 500_000
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def resume() -> None:
+    """A million records: open, replay, decide the next trial; in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "journal.db"
+        store = SqliteStore.create(path, {})
+        for record in history(500_000):
+            store.append(record)
+        store.close()
+        size_mb = path.stat().st_size / 2**20
+        told = subprocess.run(
+            [sys.executable, "-c", RESUME, str(path)],
+            cwd=HERE.parent, capture_output=True, text=True, check=True,
+        ).stdout.split()  # fmt: skip
+    row(
+        f"open and resume 1,000,000 records ({size_mb:.0f} MiB on disk)",
+        f"{float(told[0]):.1f} s, {int(told[1]) / 2**20:.2f} GiB",
+        "<= 15 s, <= 1 GiB",
+    )
+
+
+def cli() -> None:
+    """What a user waits for a command, and bare Python in the same loop."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "trial.py").write_text(PLAIN)
+        (folder / "c.yml").write_text(
+            "command: python3 trial.py\nspace: {x: {float: [0, 1]}}\npopulation: 4\nsteps: 3\n"
+        )
+        os.environ["BENCH_LOG"] = str(folder / "log")
+        os.environ["SHOAL_HOME"] = str(folder / "home")
+        shoal = str(Path(sys.executable).with_name("shoal"))
+        subprocess.run([shoal, "run", str(folder / "c.yml")], check=True, capture_output=True)
+        commands = {
+            "python -c pass": [sys.executable, "-c", "pass"],
+            "shoal --help": [shoal, "--help"],
+            "shoal status": [shoal, "status"],
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(15):
+            for name, command in commands.items():
+                began = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True)
+                times[name].append((time.perf_counter() - began) * 1000)
+    for name, measured in times.items():
+        row(
+            f"`{name}`",
+            f"{statistics.median(measured):.0f} ms",
+            "<= 150 ms" if "s" == name[0] else "",
+        )
+
+
+def main() -> None:
+    """Print the rows that were asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nni", help="the python of an environment with NNI 3.0 and torch")
+    parser.add_argument("rows", nargs="*")
+    args = parser.parse_args()
+    rows: dict[str, Callable[[], None]] = {
+        "scripts": lambda: scripts(args.nni),
+        "plain": plain,
+        "tuner": tuner,
+        "journal": journal,
+        "resume": resume,
+        "cli": cli,
+    }
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load {load:.1f}\n")
+    print("| work | measured | must |\n| --- | --- | --- |", flush=True)
+    for name in args.rows or rows:
+        rows[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The `export` command: every trial in a file."""
+
+import csv
+import io
+import json
+import os
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from shoal.cli.tables import names_of, plural
+from shoal.cli.words import tell
+from shoal.home import ExperimentError
+from shoal.result import open as result_of
+from shoal.views import columns
+
+Format = Literal["json", "csv"]
+
+
+def export(experiment: str | None, home: Path | None, output: str, form: Format | None) -> None:
+    """Write every trial to the file `output`, whole or not at all; "-" is stdout.
+
+    Raises:
+        ExperimentError: the format is not known, or the file cannot be written.
+    """
+    result = result_of(experiment, home=home)
+    ending = Path(output).suffix.lower().removeprefix(".")
+    if form is None and ending not in {"json", "csv"}:
+        raise ExperimentError(
+            f"{output} ends neither in .json nor in .csv: say which with --format"
+        )
+    exported = result.export()
+    if (form or ending) == "csv":
+        text = comma_separated(columns(exported, names_of(result)))
+    else:
+        text = json.dumps(strict(exported), indent=2, allow_nan=False) + "\n"
+    if output == "-":
+        click.echo(text, nl=False)
+        return
+    write(Path(output), text)
+    tell(f"{plural(len(exported), 'trial')} of {result.name} ({result.id}) in {output}")
+
+
+def strict(value: Any) -> Any:
+    """`value` with null for the NaN and infinities that a trial may have reported on its way."""
+    match value:
+        case float():
+            return value if isfinite(value) else None
+        case dict():
+            return {key: strict(item) for key, item in value.items()}
+        case list() | tuple():
+            return [strict(item) for item in value]
+        case _:
+            return value
+
+
+def comma_separated(rows: list[dict[str, Any]]) -> str:
+    """`rows` as CSV: the same columns in the same order each time, what is nested as JSON."""
+    file = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({
+                key: json.dumps(value) if isinstance(value, bool | dict | list) else value
+                for key, value in row.items()
+            })  # fmt: skip
+    return file.getvalue()
+
+
+def write(path: Path, text: str) -> None:
+    """Make `path` hold `text`, whole or not at all.
+
+    Raises:
+        ExperimentError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ExperimentError(f"{path} cannot be written: {error.strerror}") from error
