@@ -149,7 +149,7 @@ def test_every_mistake_is_told_at_once() -> None:
         "config.yml: mode: expected 'max' or 'min', got 'maximize'",
         "config.yml: exploit.truncation: fraction must be between 0 and 1, got 3",
         "config.yml: explore: unknown key 'factor'",
-        "config.yml: explore.shift: factor must be above 0, got -1",
+        "config.yml: explore.shift: factor must be a number above 0, got -1",
         "config.yml: explore.resample: resample must be between 0 and 1, got 2",
         "config.yml: timeout: expected a time above 0 (seconds, or 30s, 10m, 0.5h, 1d), got 'soon'",
         "config.yml: gpus[1]: expected 0 or more, got -1",
@@ -201,7 +201,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ("explore", {"perturb": [float("nan")]}, ("explore.perturb: expected a list of factors "
          "such as [0.8, 1.2], got [NaN]")),
         ("explore", {"shift": float("inf")}, "explore.shift: expected a number, got Infinity"),
-        ("explore", {"perturb": [1.0]}, ("explore.perturb: factors must be above 0 and not 1, "
+        ("explore", {"perturb": [1.0]}, ("explore.perturb: factors must be numbers above 0 and not 1, "
          "got (1.0,)")),
         ("space", {}, "space: expected at least one hyperparameter"),
         ("space", 3, "space: expected a mapping of names, got 3"),

@@ -87,7 +87,7 @@ def test_the_experiment_is_found_where_it_is_and_at_home(
 def test_a_trial_needs_no_python(tmp_path: Path) -> None:
     script = (
         "set -e\n"
-        "mkdir -p $(sed -n 's/.*\"save\": \"\\([^\"]*\\)\".*/\\1/p' \"$SHOAL_TRIAL_DIR/trial.json\")\n"
+        'mkdir -p $(sed -n \'s/.*"save": "\\([^"]*\\)".*/\\1/p\' "$SHOAL_TRIAL_DIR/trial.json")\n'
         "echo '{\"final\": 0.5}' >> $SHOAL_TRIAL_DIR/metrics.jsonl\n"
     )
     (tmp_path / "trial.sh").write_text(script)

@@ -39,7 +39,9 @@ def never(tuner: Tuner) -> str | None:
     return None
 
 
-def driven(folder: Path, step: Any = toy, slots: int = 2, **fields: Any) -> tuple[Tuner, MemoryStore]:
+def driven(
+    folder: Path, step: Any = toy, slots: int = 2, **fields: Any
+) -> tuple[Tuner, MemoryStore]:
     store = MemoryStore()
     tuner = tuned(store, **fields)
     checkpoints = Checkpoints(folder, tuner.population)

@@ -144,7 +144,8 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     given = {key: value for key, value in changes.items() if value is not None}
     if ("steps" in given) != ("max_trials" in given):
         given = {"steps": None, "max_trials": None} | given
-    return Config.restore(config.dump() | given) if given else config
+    fields = {name: getattr(config, name) for name in type(config).model_fields}
+    return Config(**fields | given)
 
 
 def places(config: Config) -> Gpus:

@@ -146,6 +146,31 @@ def test_a_retry_finds_an_empty_save_folder_and_the_same_parent(tmp_path: Path) 
     assert result.progress.failed == 0
 
 
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_a_generation_starts_when_processes_have_ended(tmp_path: Path, warm: bool) -> None:
+    # as NNI's own example does: the result first, the checkpoint afterwards; and here, much later
+    report, save = TOY.index("nni.report_final"), TOY.index("os.makedirs")
+    script = TOY[:save] + TOY[report:] + "import time; time.sleep(0.3)\n" + TOY[save:report]
+    check = "path = os.path"
+    script = script.replace(
+        check, "assert p['load_checkpoint_dir'] == p['save_checkpoint_dir'] or os.path.isfile("
+        "os.path.join(p['load_checkpoint_dir'], 'theta.json'))\n" + check, 1,
+    )  # fmt: skip
+    result = shoal.run(experiment(tmp_path, script, warm=warm, workers=4))
+    assert result.state == "done"
+    assert result.progress.finished == 12
+    assert result.progress.failed == 0
+
+
+def test_modules_of_the_user_hide_none_of_ours(tmp_path: Path) -> None:
+    for name in ("select", "socket", "shoal", "psutil", "preload"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the one you want')\n")
+    result = shoal.run(experiment(tmp_path, "import preload_mine\n" + TOY, steps=1))
+    assert result.state == "failed", "the trial itself is as it would be by hand"
+    (tmp_path / "preload_mine.py").write_text("")
+    assert shoal.run(experiment(tmp_path, "import preload_mine\n" + TOY, steps=1)).state == "done"
+
+
 def test_when_everybody_fails_the_run_ends_and_says_why(tmp_path: Path) -> None:
     script = "import sys\nprint('cannot find the images', file=sys.stderr)\nsys.exit(7)\n"
     result = shoal.run(experiment(tmp_path, script))

@@ -43,7 +43,8 @@ class Server:
         return message
 
     def preload(self, *names: str, script: str | None = None) -> dict[str, Any]:
-        self.send(script=script, folder=str(self.folder), preload=names or None, skip={})
+        folder = str(self.folder)
+        self.send(cwd=folder, folder=folder, script=script, preload=names or None, skip={})
         return self.receive()
 
     def start(self, argv: list[str], *, module: str | None = None, **env: str) -> Path:

@@ -4,7 +4,8 @@
 
 The controller talks to it over the socket FD, in lines of JSON:
 
-    -> {"script": path or null, "folder": path, "preload": [names] or null, "skip": {}}   first
+    -> {"cwd": path, "folder": path, "script": path or null, "preload": [names] or null,
+        "skip": {}}                                                              first of all
     <- {"ready": [names], "left": {name: why}}
     -> {"start": key, "command": text or null, "argv": [...], "module": name or null,
         "unbuffered": bool, "cwd": path, "env": {...}, "out": path, "err": path}
@@ -202,6 +203,7 @@ class Server:
 def preload(message: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     """(modules imported, {module: why it is left to the trials})."""
     script, names, left = message["script"], message["preload"], dict(message["skip"])
+    os.chdir(message["cwd"])
     sys.path[0] = message["folder"]  # as in the trial
     if script is not None:
         names = imports_of(Path(script), Path(message["folder"])) if names is None else names

@@ -286,7 +286,7 @@ class ScriptRunner:
         with theirs, (self._folder.path / "forkserver.log").open("ab") as output:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "shoal.runners.forkserver", str(theirs.fileno())],
-                cwd=self._directory,
+                cwd=self._folder.path,  # where no module of the user's hides one that it needs
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -298,8 +298,9 @@ class ScriptRunner:
         if preload:
             script = self._launch.script
             self._send(
-                script=None if script is None else str(script),
+                cwd=str(self._directory),
                 folder=str(self._launch.folder),
+                script=None if script is None else str(script),
                 preload=self._preload,
                 skip={},
             )

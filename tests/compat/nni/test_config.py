@@ -303,7 +303,7 @@ def test_what_is_refused_says_what_to_do(given: dict[str, Any], expected: str) -
         ({"optimize_mode": "max"}, "optimize_mode: expected maximize or minimize, got 'max'"),
         ({"population_size": 0}, "population_size: expected 1 or more, got 0"),
         ({"population_size": "ten"}, "population_size: expected a whole number, got 'ten'"),
-        ({"factor": -1}, "factor: factor must be above 0, got -1"),
+        ({"factor": -1}, "factor: factor must be a number above 0, got -1"),
         ({"factors": [1.2, 0.8]}, "factors: expected a number, got [1.2, 0.8]"),
         ({"resample_probability": 2}, ("resample_probability: resample must be between 0 and 1, "
          "got 2")),
