@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from shoal.core.records import Finished, Record, Trial
+from shoal.core.records import Finished, Record
 from shoal.core.space import Float, Space
 from shoal.core.tuner import Tuner
 from shoal.stores.sqlite import SqliteStore
@@ -134,7 +134,7 @@ def steady(ended: list[float]) -> float:
 
 
 def tuner() -> None:
-    """ask + tell, all that is decided."""
+    """What a decision costs: ask + tell."""
     generations = 20
     for synchronous in (True, False):
         costs = []
@@ -229,8 +229,8 @@ def resume() -> None:
 
 def cli() -> None:
     """What a user waits for a command, and bare Python in the same loop."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         (folder / "trial.py").write_text(PLAIN)
         (folder / "c.yml").write_text(
             "command: python3 trial.py\nspace: {x: {float: [0, 1]}}\npopulation: 4\nsteps: 3\n"
@@ -246,15 +246,15 @@ def cli() -> None:
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(15):
-            for name, command in commands.items():
+            for name, argv in commands.items():
                 began = time.perf_counter()
-                subprocess.run(command, check=True, capture_output=True)
+                subprocess.run(argv, check=True, capture_output=True)
                 times[name].append((time.perf_counter() - began) * 1000)
     for name, measured in times.items():
         row(
             f"`{name}`",
             f"{statistics.median(measured):.0f} ms",
-            "<= 150 ms" if "s" == name[0] else "",
+            "<= 150 ms" if name.startswith("shoal") else "",
         )
 
 

@@ -1,4 +1,4 @@
-"""Small real experiments for tests: a trial in a few lines of standard library, run as a process."""
+"""Small real experiments for tests: a trial of a few lines, run as a process."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 from shoal.config import Config
 from shoal.core.space import Float, Space
 
-# The paper's toy (Jaderberg et al., 2017, figure 2), four updates a step: deterministic, 1.2 at best.
+# The paper's toy (Jaderberg et al., 2017, figure 2), four updates a step: deterministic, 1.2 best.
 TOY = """
 import json, os
 import nni

@@ -83,7 +83,7 @@ def test_a_folder_is_one_experiments(tmp_path: Path) -> None:
     assert owner_of(tmp_path / "c") == "mine"
     (tmp_path / "c" / "0" / "0").mkdir(parents=True)
     claim(tmp_path / "c", "mine")
-    with pytest.raises(CheckpointError, match="those of experiment mine.*shoal resume mine"):
+    with pytest.raises(CheckpointError, match=r"those of experiment mine.*shoal resume mine"):
         claim(tmp_path / "c", "other")
 
 
@@ -135,7 +135,8 @@ def test_the_disk_never_holds_more_than_two_generations_and_the_best(
     # while it runs: each trial counts what it sees
     script = TOY + (
         "root = os.path.dirname(os.path.dirname(p['save_checkpoint_dir']))\n"
-        "seen = sum(len(os.listdir(os.path.join(root, m))) for m in os.listdir(root) if m.isdigit())\n"
+        "members = [os.path.join(root, m) for m in os.listdir(root) if m.isdigit()]\n"
+        "seen = sum(len(os.listdir(m)) for m in members)\n"
         "nni.report_intermediate_result(seen)\n"
     )
     result = shoal.run(

@@ -201,8 +201,8 @@ def test_every_mistake_is_told_at_once() -> None:
         ("explore", {"perturb": [float("nan")]}, ("explore.perturb: expected a list of factors "
          "such as [0.8, 1.2], got [NaN]")),
         ("explore", {"shift": float("inf")}, "explore.shift: expected a number, got Infinity"),
-        ("explore", {"perturb": [1.0]}, ("explore.perturb: factors must be numbers above 0 and not 1, "
-         "got (1.0,)")),
+        ("explore", {"perturb": [1.0]}, ("explore.perturb: factors must be numbers above 0 and "
+         "not 1, got (1.0,)")),
         ("space", {}, "space: expected at least one hyperparameter"),
         ("space", 3, "space: expected a mapping of names, got 3"),
         ("space", {"save_checkpoint_dir": 1}, ("space.save_checkpoint_dir: is the name of a folder "

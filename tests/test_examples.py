@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("sklearn")
+import torch
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "digits-pytorch"

@@ -55,7 +55,7 @@ def test_or_not_at_all(tmp_path: Path, there_before: bool) -> None:
 
 def test_a_home_that_cannot_be_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExperimentError, match="experiments cannot be kept in .*Set SHOAL_HOME"):
+    with pytest.raises(ExperimentError, match=r"experiments cannot be kept in .*Set SHOAL_HOME"):
         made(tmp_path / "file" / "home")
 
 

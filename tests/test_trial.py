@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from shoal import trial as protocol
 
@@ -178,9 +180,13 @@ def test_a_value_inside_itself_is_text(tmp_path: Path) -> None:
 
 
 def test_numpy_and_torch_scalars_are_numbers(tmp_path: Path) -> None:
-    np = pytest.importorskip("numpy")
-    torch = pytest.importorskip("torch")
-    values = [np.float32(0.5), np.int64(3), np.bool_(True), np.longdouble(0.25), np.array([0.5])]
+    values: list[Any] = [
+        np.float32(0.5),
+        np.int64(3),
+        np.bool_(True),
+        np.longdouble(0.25),
+        np.array([0.5]),
+    ]
     values += [torch.tensor(0.5), torch.tensor([2]), np.float64(0.1)]
     for value in values:
         protocol.write_report(tmp_path, "final", value)

@@ -78,9 +78,8 @@ def table(entries: Iterable[Entry], mode: str, *, alive: bool) -> list[Row]:
         match record:
             case Trial(id, member, step, hparams, parent, attempt):
                 state: State = "running" if alive else "interrupted"
-                row = Row(
-                    id, member, step, hparams, parent, state, None, {}, None, attempt, at, None, None
-                )  # fmt: skip
+                told = (id, member, step, hparams, parent, state)
+                row = Row(*told, None, {}, None, attempt, at, None, None)
                 if id < len(rows):
                     rows[id] = replace(row, error=rows[id].error)
                 else:

@@ -1,4 +1,4 @@
-"""Whatever a trial does to itself, it is a defined outcome, and the run goes on (issue 2, point 8)."""
+"""Whatever a trial does to itself, it is a defined outcome, and the run goes on."""
 
 import sys
 from pathlib import Path
@@ -135,7 +135,8 @@ def test_a_retry_finds_an_empty_save_folder_and_the_same_parent(tmp_path: Path) 
         )
         + (
             "flag = 'failed-once'\n"
-            "if p['save_checkpoint_dir'].endswith(os.path.join('1', '1')) and not os.path.exists(flag):\n"
+            "ours = p['save_checkpoint_dir'].endswith(os.path.join('1', '1'))\n"
+            "if ours and not os.path.exists(flag):\n"
             "    open(flag, 'w').close()\n"
             "    sys.exit(1)\n"
         )

@@ -88,7 +88,7 @@ SCRIPTS = {
     "exit with text": "import sys; sys.exit('no data')",
     "exit with nothing": "import sys; sys.exit()",
     "traceback": "def f():\n    raise ValueError('deep')\n\nf()",
-    "chained traceback": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise KeyError(3) from e",
+    "chained traceback": "try:\n  1 / 0\nexcept ZeroDivisionError as e:\n  raise KeyError from e",
     "syntax error": "print('never')\ndef broken(:",
     "interrupt": "raise KeyboardInterrupt",
     "signal": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
@@ -97,7 +97,7 @@ SCRIPTS = {
         "def f(x=open('made', 'w')): pass\nf.__defaults__[0].write('whole')"
     ),
     "a finaliser": "class A:\n    def __del__(self): print('gone', flush=True)\na = A()",
-    "exit functions": "import atexit; atexit.register(print, 'first'); atexit.register(print, 'last')",
+    "exit functions": "import atexit; atexit.register(print, 'one'); atexit.register(print, 'two')",
     "a thread is waited for": (
         "import threading\ne = threading.Event()\n"
         "threading.Thread(target=lambda: (e.wait(), print('thread'))).start()\n"
@@ -205,7 +205,7 @@ def test_an_import_that_fails_is_left_to_the_trial(server: Server, tmp_path: Pat
 
 
 def test_an_import_that_opens_a_gpu_is_left_to_the_trial(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = tmp_path / "dev" / "nvidia0"
     device.parent.mkdir()

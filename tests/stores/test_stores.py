@@ -1,4 +1,4 @@
-"""One suite for every store: what is appended and committed is there, in order, after a reopening."""
+"""One suite for every store: what is appended and committed is there, in order, when reopened."""
 
 import sqlite3
 import subprocess
@@ -68,7 +68,9 @@ def test_what_is_measured_is_no_part_of_the_journal(store: Store) -> None:
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=5)
     | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
 )  # fmt: skip
 ids = st.integers(0, 2**40)

@@ -37,7 +37,7 @@ class _Unseeded:
 def number(seed: int, member: int, step: int) -> int:
     """One draw of 64 bits, for a fraction of what a generator costs.
 
-    The three, spread by odd constants, go through the finaliser of splitmix64 (Steele et al., 2014).
+    The three, spread by odd constants, go through splitmix64's finaliser (Steele et al., 2014).
     """
     x = 1 + seed * 0x9E3779B97F4A7C15 + member * 0xD1B54A32D192ED03 + step * 0x8CB92BA72F3D8DD7
     x &= _MASK

@@ -146,13 +146,13 @@ class SqliteStore:
             "SELECT kind, trial, attempt, member, step, parent, hparams, score, saved, failure,"
             " reason FROM journal ORDER BY seq"
         )
-        for kind, trial, attempt, member, step, parent, hparams, score, saved, *failed in rows:
+        for kind, trial, attempt, member, step, parent, hparams, score, saved, failure, why in rows:
             if kind == "trial":
                 yield Trial(trial, member, step, parse(hparams)[0], parent, attempt)
             elif kind == "finished":
                 yield Finished(trial, score, NO_METRICS, saved == 1, attempt)
             else:
-                yield Failed(trial, *failed, attempt)
+                yield Failed(trial, failure, why, attempt)
 
     def measured(self, trial: int, attempt: int) -> list[Any]:
         """The intermediate results of one attempt, in order."""

@@ -1,0 +1,48 @@
+# `make demo` trains the digits example, `make test` passes the tests; each makes what it needs first.
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+BIN := .venv/bin
+READY := .venv/.ready
+NNI := src/shoal/compat/nni/path
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+
+demo: $(READY) ## train the digits example, and see what came out (a minute; the first time, installs)
+	@rm -rf build/demo && mkdir -p build && cp -R examples/digits-pytorch build/demo
+	@SHOAL_HOME="$(CURDIR)/build/demo/experiments" $(BIN)/shoal run build/demo/config.yml
+	@printf '\nLook around in it:\n  export SHOAL_HOME=build/demo/experiments PATH="$$PWD/.venv/bin:$$PATH"\n'
+	@printf '  shoal status; shoal lineage; shoal trials; shoal log\n'
+
+test: $(READY) ## pass the tests, two at a time
+	$(BIN)/pytest -n 2
+
+check: $(READY) ## ruff, mypy --strict, the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	for example in examples/*/main.py; do MYPYPATH=$(NNI):src $(BIN)/mypy "$$example" || exit 1; done
+	$(BIN)/lint-imports --verbose > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+format: $(READY) ## what ruff can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) ## the figures of bench/README.md, measured here
+	$(BIN)/python bench/overhead.py
+
+clean: ## all that was made here, the environment too
+	rm -rf .venv build dist
+
+# torch first and by its exact version, which a registry for machines without a GPU may have as a
+# small wheel; asked for loosely it brings gigabytes of CUDA.
+$(READY): pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "shoal needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
