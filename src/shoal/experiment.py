@@ -1,7 +1,4 @@
-"""Wiring: a configuration becomes a tuner, a runner and a store; run, resume, remove.
-
-This is the one place that knows implementations by name.
-"""
+"""An experiment from outside: read its file, run it, resume it, remove it."""
 
 import shutil
 import time

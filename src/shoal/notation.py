@@ -44,7 +44,7 @@ Parser: TypeAlias = Callable[[Mapping[str, Any], list[Problem]], Made | None]
 
 
 def parse_space(raw: object) -> Space:
-    """The space that `raw` describes, a mapping of names to domains or constants.
+    """The space that `raw` describes, a mapping of names to domains (also ready ones) or constants.
 
     Raises:
         ConfigError: with every mistake, its key relative to the space.
@@ -133,6 +133,8 @@ def _space(raw: object, path: str, problems: list[Problem]) -> Space:
 
 
 def _domain(raw: Any, path: str, problems: list[Problem]) -> Domain | None:
+    if isinstance(raw, Float | Int | Normal | Choice | Fixed):
+        return raw  # made in Python
     if not isinstance(raw, Mapping):
         return attempt(lambda: Fixed(raw), path, problems)
     kinds = [kind for kind in KINDS if kind in raw]
