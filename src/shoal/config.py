@@ -140,7 +140,8 @@ class Config(_Checked):
     """An experiment: what to train, what to tune, how, and for how long.
 
     As in a file, so in Python: `Config(train="digits:step", space={"lr": {"float": [0, 1]}})`, or
-    `{"lr": Float(0, 1)}`, but paths are relative to the working directory here. `docs/experiment-file.md` has more of each.
+    `{"lr": Float(0, 1)}`, but paths are relative to the working directory here.
+    `docs/experiment-file.md` has more of each.
 
     Attributes:
         name: What to call it; the name of its file's folder by default.
