@@ -132,7 +132,8 @@ def test_every_key_is_documented() -> None:
 
 def test_domains_made_in_python_stand_beside_written_ones() -> None:
     lr, batch = Float(1e-4, 1e-1, log=True), Choice((16, 32))
-    config = Config(command="true", space={"lr": lr, "batch": batch, "x": {"int": [0, 3]}, "y": 2})
+    space: Any = {"lr": lr, "batch": batch, "x": {"int": [0, 3]}, "y": 2}
+    config = Config(command="true", space=space)
     assert dict(config.space) == {"lr": lr, "batch": batch, "x": Int(0, 3), "y": Fixed(2)}
     assert Config.restore(config.dump()).space == config.space
 
