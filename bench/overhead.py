@@ -237,6 +237,7 @@ def cli() -> None:
         )
         os.environ["BENCH_LOG"] = str(folder / "log")
         os.environ["SHOAL_HOME"] = str(folder / "home")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip installs is compiled once, too
         shoal = str(Path(sys.executable).with_name("shoal"))
         subprocess.run([shoal, "run", str(folder / "c.yml")], check=True, capture_output=True)
         commands = {
