@@ -3,8 +3,8 @@
     python bench/overhead.py [--nni PYTHON] [ROW ...]
 
 ROW is one of scripts, plain, tuner, journal, resume, cli; all of them by default. With `--nni`, the
-interpreter of an environment that has NNI 3.0 (and torch), `scripts` runs the same work there too,
-in the same run, and prints the ratio.
+interpreter of an environment that has NNI 3.0 (and torch), `scripts` and `tuner` do the same work
+there too, in the same run.
 """
 
 import argparse
@@ -133,12 +133,12 @@ def steady(ended: list[float]) -> float:
     return (rest[-1] - rest[0]) * 1000 * SLOTS / (len(rest) - 1)
 
 
-def tuner() -> None:
+def tuner(nni: str | None) -> None:
     """What a decision costs: ask + tell."""
-    generations = 20
+    generations, populations = 20, (10, 100, 1000, 10_000)
     for synchronous in (True, False):
         costs = []
-        for population in (10, 100, 1000, 10_000):
+        for population in populations:
             decide = Tuner(SPACE, population=population, steps=generations, synchronous=synchronous)
             random, times = Random(0), []
             for _ in range(generations):
@@ -149,16 +149,19 @@ def tuner() -> None:
                 times.append((time.process_time() - began) / population * 1e6)
             assert decide.done
             half = generations // 2
-            costs.append(
-                f"{population:,}: {statistics.median(times):.1f}"
-                f" ({statistics.median(times[half:]) / statistics.median(times[:half]):.2f})"
-            )
+            growth = statistics.median(times[half:]) / statistics.median(times[:half])
+            costs.append(f"{population:,}: {statistics.median(times):.0f} us ({growth:.2f})")
         kind = "synchronous" if synchronous else "asynchronous"
         row(
             f"tuner decision, {kind}, at population (second half over first)",
-            "us; ".join(costs) + " us",
+            "; ".join(costs),
             "<= 30 us, not growing",
         )
+    if nni is not None:
+        argv = [nni, str(HERE / "peers" / "nni_tuner.py"), *map(str, (generations, *populations))]
+        told = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+        costs = [f"{p:,}: {float(us):.0f} us" for p, us in zip(populations, told, strict=True)]
+        row("the same, NNI's PBTTuner", "; ".join(costs), "")
 
 
 def history(trials: int, population: int = 1000) -> list[Record]:
@@ -268,7 +271,7 @@ def main() -> None:
     rows: dict[str, Callable[[], None]] = {
         "scripts": lambda: scripts(args.nni),
         "plain": plain,
-        "tuner": tuner,
+        "tuner": lambda: tuner(args.nni),
         "journal": journal,
         "resume": resume,
         "cli": cli,

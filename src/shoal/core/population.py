@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from shoal.core.chance import number
 from shoal.core.records import LOST, Failed, Finished, Record, Result, Trial
@@ -9,6 +10,10 @@ from shoal.core.records import LOST, Failed, Finished, Record, Result, Trial
 
 class ProtocolError(Exception):
     """A record that cannot follow the ones before it; the state is unchanged."""
+
+
+# what orders results, no two of which have one id; and the result
+Place: TypeAlias = tuple[float, int, int, Result]
 
 
 class Ranking:
@@ -20,35 +25,45 @@ class Ranking:
     """
 
     def __init__(self, results: Iterable[Result] = ()) -> None:
-        self._results = {result.trial.id: result for result in results}
-        self._keys = sorted(map(_key, self._results.values()))
+        self._places: list[Place] = []
+        self._new = [_place(result) for result in results]  # not in order yet
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._places) + len(self._new)
 
     def __getitem__(self, rank: int) -> Result:
-        return self._results[self._keys[rank][2]]
+        return self._ordered()[rank][3]
 
     def __iter__(self) -> Iterator[Result]:
-        return (self._results[trial] for _, _, trial in self._keys)
+        return (result for *_, result in self._ordered())
 
     def rank(self, result: Result) -> int:
         """How many stand below `result`."""
-        return bisect_left(self._keys, _key(result))
+        return bisect_left(self._ordered(), _place(result))
 
     def add(self, result: Result) -> None:
         """Put `result` in its place."""
-        insort(self._keys, _key(result))
-        self._results[result.trial.id] = result
+        self._new.append(_place(result))
 
     def remove(self, result: Result) -> None:
         """Take `result`, which is there, out."""
-        del self._keys[self.rank(result)]
-        del self._results[result.trial.id]
+        del self._ordered()[self.rank(result)]
+
+    def _ordered(self) -> list[Place]:
+        places, new = self._places, self._new
+        if new:
+            if 8 * len(new) < len(places):
+                for place in new:
+                    insort(places, place)
+            else:  # a generation, told before anybody asks: once in order is cheaper
+                places += new
+                places.sort()
+            new.clear()
+        return places
 
 
-def _key(result: Result) -> tuple[float, int, int]:
-    return result.score, result.lot, result.trial.id
+def _place(result: Result) -> Place:
+    return result.score, result.lot, result.trial.id, result
 
 
 EMPTY = Ranking()  # never added to
@@ -140,10 +155,11 @@ class Population:
 
     def _add(self, result: Result) -> None:
         trial = result.trial
-        if trial.step not in self._at:
+        here = self._at.get(trial.step)
+        if here is None:
             self._forget()
-            self._at[trial.step] = Ranking()
-        self._at[trial.step].add(result)
+            here = self._at[trial.step] = Ranking()
+        here.add(result)
         if self._latest is not None:
             if (old := self._newest[trial.member]) is not None:
                 self._latest.remove(old)

@@ -230,10 +230,15 @@ class Tuner:
     def _apply(self, record: Record) -> None:
         population = self.population
         if isinstance(record, Trial):
+            if record.attempt == 1:
+                population.apply(record)
+                if self._ready and self._ready[0] == (record.step, record.member):
+                    heappop(self._ready)
+                return
             running = record.id in population.running
             population.apply(record)
             retried = self._retrying.pop(record.id, None) is not None
-            if record.attempt > 1 and not (running or retried):  # given up, and tried after all
+            if not (running or retried):  # given up, and tried after all
                 self._settled[record.step] -= 1
             return
         population.apply(record)
