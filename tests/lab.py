@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import shoal
 from shoal.config import Config
 from shoal.core.space import Float, Space
 
@@ -46,3 +47,11 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
     return found
+
+
+def log_of(result: shoal.Result) -> list[str]:
+    store = result.folder.open()
+    try:
+        return [line.text for line in store.lines()]
+    finally:
+        store.close()

@@ -13,7 +13,7 @@ import pytest
 import shoal
 from shoal.home import Folder, find
 from shoal.runners.script import EXPERIMENT
-from tests.lab import TOY, experiment, until
+from tests.lab import TOY, experiment, log_of, until
 
 # A controller that kills itself around a commit of its journal, when so many records have come.
 CONTROLLER = """
@@ -189,6 +189,21 @@ def test_what_a_trial_leaves_behind_is_ended_with_it(tmp_path: Path, warm: bool)
     assert len(pids) == 6
     assert gone(pids)
     assert result.state == "done"
+    assert sum("behind: they were ended" in line for line in log_of(result)) == 2
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_what_ends_with_a_trial_was_not_left_behind(tmp_path: Path, warm: bool) -> None:
+    pool = (
+        "import multiprocessing\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        assert pool.map(abs, [-1]) == [1]\n"
+    )
+    indented = "".join(f"    {line}\n" for line in TOY.splitlines())
+    result = shoal.run(experiment(tmp_path, pool + indented, population=2, steps=1, warm=warm))
+    assert result.state == "done"
+    assert not [line for line in log_of(result) if "behind" in line]
 
 
 def test_a_fork_server_that_dies_costs_nothing_but_time(tmp_path: Path, unbroken: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import shoal
-from tests.lab import TOY, experiment
+from tests.lab import TOY, experiment, log_of
 
 # The first trial misbehaves each time it is tried; what follows is the well-behaved one.
 MISBEHAVE = """
@@ -218,14 +218,6 @@ def test_a_checkpoint_that_vanished_is_a_failure_not_a_fresh_start(tmp_path: Pat
         assert row.state == "failed"
         assert row.error is not None
         assert row.error.startswith("lost checkpoint")
-
-
-def log_of(result: shoal.Result) -> list[str]:
-    store = result.folder.open()
-    try:
-        return [line.text for line in store.lines()]
-    finally:
-        store.close()
 
 
 assert sys.platform == "linux", "these tests look at signals and processes as Linux has them"

@@ -36,6 +36,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ from shoal.runners.preload import imports_of
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 AGAIN = "SHOAL_FORKSERVER_BEGINS_AGAIN_WITH"
+MOMENT_S = 0.1
 GPU_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/render")
 
 
@@ -182,6 +184,10 @@ class Server:
         """End what a trial that is gone left running; how many processes that were."""
         busy = {*self._trials, os.getsid(0)}
         orphans = [pid for pid in children() if session_of(pid) not in busy]
+        # what ends by itself a moment later, as multiprocessing's resource tracker, was not left
+        until = time.monotonic() + MOMENT_S
+        while (orphans := [pid for pid in orphans if not reaped(pid)]) and time.monotonic() < until:
+            time.sleep(0.002)
         for leftover in {session, *map(session_of, orphans)} - busy - {-1}:
             if leftover != session or orphans or exists(session):
                 signal_session(leftover, signal.SIGKILL)
@@ -339,7 +345,7 @@ def run_module(name: str) -> None:
 def become_main(**attributes: Any) -> ModuleType:
     """A fresh module `__main__`, in the place of ours."""
     main = ModuleType("__main__")
-    main.__dict__.update(attributes, __builtins__=__builtins__)
+    main.__dict__.update(attributes, __builtins__=__builtins__, __annotations__={}, __cached__=None)
     sys.modules["__main__"] = main
     return main
 
@@ -404,6 +410,14 @@ def children() -> list[int]:
     except OSError:
         return []
     return [int(pid) for pid in listed.split()]
+
+
+def reaped(pid: int) -> bool:
+    """Whether `pid`, a child of ours, has ended by itself; then it is gone for good."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
 
 
 def session_of(pid: int) -> int:
