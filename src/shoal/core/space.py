@@ -152,9 +152,11 @@ class Float:
         return self._clip(_multiple(multiple, self.step))
 
     def _either(self, move: Callable[[float, int], float], value: float, way: int) -> float:
-        for moved in (move(value, way), move(value, -way)):
-            if moved != value:
-                return moved
+        moved = move(value, way)
+        if moved == value:
+            moved = move(value, -way)
+        if moved != value:
+            return moved
         # the range is finer than its floats can tell apart: the other end of it
         return float(self.high if value == self.low else self.low)
 
@@ -303,9 +305,11 @@ class Normal:
         return self._clean(_multiple(round(value / self.step) + way, self.step))
 
     def _either(self, move: Callable[[float, int], float], value: float, way: int) -> float:
-        for moved in (move(value, way), move(value, -way)):
-            if moved != value:
-                return moved
+        moved = move(value, way)
+        if moved == value:
+            moved = move(value, -way)
+        if moved != value:
+            return moved
         # sd is finer than floats can tell apart there: the next of them
         return nextafter(value, inf if value <= self.mean else -inf)
 
@@ -445,17 +449,17 @@ class Space(Mapping[str, Domain]):
 
     def sample(self, rng: Random) -> Hparams:
         """A value for every name, each drawn on its own."""
-        return {name: domain.sample(rng) for name, domain in self.items()}
+        return {name: domain.sample(rng) for name, domain in self._domains.items()}
 
     def contains(self, hparams: Hparams) -> bool:
         """Whether `hparams` has exactly this space's names, each with a value of its domain."""
         return hparams.keys() == self.keys() and all(
-            d.contains(hparams[n]) for n, d in self.items()
+            d.contains(hparams[n]) for n, d in self._domains.items()
         )
 
     def map(self, hparams: Hparams, move: Callable[[Domain, Value], Value]) -> Hparams:
         """`hparams` with `move(domain, value)` in the place of each value."""
-        return {name: move(domain, hparams[name]) for name, domain in self.items()}
+        return {name: move(domain, hparams[name]) for name, domain in self._domains.items()}
 
 
 def _multiple(count: int, step: float) -> float:
