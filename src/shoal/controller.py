@@ -21,8 +21,9 @@ from shoal.loop import run as loop
 from shoal.result import checkpoint_root
 from shoal.runners.base import RunnerError
 from shoal.runners.gpus import Gpus
+from shoal.runners.launch import Launch, environment
 from shoal.runners.outcome import Objective
-from shoal.runners.script import Launch, ScriptRunner, end_leftovers, environment
+from shoal.runners.script import ScriptRunner, end_leftovers
 from shoal.stores.sqlite import SqliteStore, StoreError
 
 Outcome = Literal["done", "stopped", "failed"]
@@ -180,7 +181,7 @@ class Controller:
 
     def _runner(self, checkpoints: Checkpoints) -> ScriptRunner:
         config = self._config
-        env = environment(self._folder, config.directory)
+        env = environment(self._folder, config.directory, {})
         return ScriptRunner(
             launch_of(config, env),
             self._folder,
@@ -192,7 +193,7 @@ class Controller:
             gpus=self._gpus,
             seed=config.seed,
             timeout_s=config.timeout,
-            preload=config.preload,
+            preload=config.preload or (),
             log=self._log,
         )
 

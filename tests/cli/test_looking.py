@@ -174,12 +174,13 @@ def test_a_trial_is_followed_to_its_end(shell: Shell, tmp_path: Path) -> None:
 
 def test_following_is_ended_with_ctrl_c(shell: Shell, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run, _ = held(shell, write(tmp_path / "toy"), gate)
-    log = shell.start("log", "-f")
+    script = TRAIN.replace("gate = ", "print('begun', flush=True)\ngate = ")
+    run, _ = held(shell, write(tmp_path / "toy", script), gate)
+    log = shell.start("log", "-f", "--trial", 4)
     assert log.stdout is not None
-    log.stdout.readline()
+    assert log.stdout.readline() == "begun\n"
     log.send_signal(signal.SIGINT)
-    assert log.communicate()[1].strip() == ""
+    assert log.communicate()[1].split("\n")[1:] == ["", ""], "only what it follows"
     assert log.returncode == 130
     gate.touch()
     run.communicate()

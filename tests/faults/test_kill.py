@@ -12,7 +12,7 @@ import pytest
 
 import shoal
 from shoal.home import Folder, find
-from shoal.runners.script import EXPERIMENT
+from shoal.runners.launch import EXPERIMENT
 from tests.lab import TOY, experiment, log_of, until
 
 # A controller that kills itself around a commit of its journal, when so many records have come.

@@ -46,14 +46,6 @@ def test_what_a_script_imports_when_it_starts(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_compiler_that_an_optimiser_loads(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text("import torch\nfrom model import step\n")
-    (tmp_path / "model.py").write_text("import torch\n")
-    assert imports_of(tmp_path / "train.py") == ["torch"]
-    (tmp_path / "model.py").write_text("import torch\no = torch.optim.SGD\n")
-    assert imports_of(tmp_path / "train.py") == ["torch", "torch._dynamo"]
-
-
 @pytest.mark.parametrize("content", [b"def broken(:", b"\xff\xfe\0", b"import \0"])
 def test_what_cannot_be_parsed_imports_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.py").write_bytes(content)

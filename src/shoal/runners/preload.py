@@ -5,10 +5,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# (library, word, module): what a library imports only when it is first used, and then for seconds,
-# and the word that a script has to have to use it. PyTorch's first optimiser loads its compiler.
-LAZY = (("torch", b"optim", "torch._dynamo"),)
-
 
 def imports_of(script: Path, folder: Path | None = None) -> list[str]:
     """The modules that `script` imports when it is started, in order, each once.
@@ -19,25 +15,22 @@ def imports_of(script: Path, folder: Path | None = None) -> list[str]:
     file that cannot be read or parsed imports nothing: the trial itself will say what is wrong.
     """
     found: dict[str, None] = {}
-    texts: dict[Path, bytes] = {}
-    _collect(script, folder or script.parent, found, texts)
-    libraries, text = {name.partition(".")[0] for name in found}, b"".join(texts.values())
-    lazy = (module for library, word, module in LAZY if library in libraries and word in text)
-    return [*found, *lazy]
+    _collect(script, folder or script.parent, found, set())
+    return list(found)
 
 
-def _collect(file: Path, folder: Path, found: dict[str, None], texts: dict[Path, bytes]) -> None:
-    if file in texts:
+def _collect(file: Path, folder: Path, found: dict[str, None], seen: set[Path]) -> None:
+    if file in seen:
         return
+    seen.add(file)
     try:
-        texts[file] = file.read_bytes()
-        tree = ast.parse(texts[file])
-    except (OSError, SyntaxError, ValueError):
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
         return
     for name in _modules(tree.body):
         local = _local(name, folder)
         if local is not None:
-            _collect(local, folder, found, texts)
+            _collect(local, folder, found, seen)
         elif name != "__future__":
             found[name] = None
 

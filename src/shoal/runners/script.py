@@ -2,154 +2,66 @@
 
 import json
 import os
-import re
 import selectors
-import shlex
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-import shoal
 from shoal.checkpoints import Checkpoints, saved
 from shoal.core.chance import number
 from shoal.core.records import LOST, Failed, Measured, Report, Trial
 from shoal.home import Folder
 from shoal.runners.base import RunnerError
+from shoal.runners.forkserver import ForkServer, Imports
 from shoal.runners.gpus import Gpus
+from shoal.runners.launch import EXPERIMENT, Launch, as_a_shell_has_it
 from shoal.runners.outcome import Objective, Reported, judge
+from shoal.runners.preload import imports_of
+from shoal.runners.warm.libraries import shared
 
-NNI_PATH = Path(shoal.__file__).parent / "compat" / "nni" / "path"  # where `import nni` finds ours
 TICK_S = 1.0  # how long a wait lasts at most
 GRACE_S = 5.0  # between asking a process to end and ending it
-PRELOAD_S = 300.0  # after which we go on without preloaded imports
-DEATHS = 3  # of the fork server, after which something must be wrong with the machine
-EXPERIMENT = "SHOAL_EXPERIMENT"  # in the environment of whatever an experiment has started
+WAIT_S = 30.0  # for shared imports, after which trials start without
+DEATHS = 4  # of servers in a row, with no trial ending in between: something is wrong here
+LOSSES = 3  # of a trial with its server, after which it is taken for the cause
+RENEWALS = 12  # of what is shared, in one run
+NOTE_BYTES = 1 << 20
+OURS = "SHOAL_TRIAL_DIR"
+OWN = {"nni", "shoal"}
 
 Log = Callable[[str, str], None]  # (level, text)
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How a trial is started: by a shell, or in a fork that has the script's imports ready."""
-
-    command: str | None  # for the shell; None: warm
-    argv: Sequence[str] = ()
-    module: str | None = None
-    unbuffered: bool = False
-    script: Path | None = None  # what to read the imports from
-    folder: Path = Path()  # where the script looks for its own modules
-
-    @classmethod
-    def of(cls, command: str, directory: Path, env: Mapping[str, str]) -> "Launch":
-        """Warm where that can be the same thing, by a shell everywhere else.
-
-        It can for `python [-u] script.py ...` and `python [-u] -m module ...` with this very
-        interpreter, and nothing that only a shell understands.
-        """
-        cold = cls(command)
-        if re.search(r"[^\w\s./:=@%+,'\"-]", command):
-            return cold
-        try:
-            python, *rest = shlex.split(command)
-        except ValueError:
-            return cold
-        if not is_this_interpreter(python, directory, env):
-            return cold
-        unbuffered = rest[:1] == ["-u"]
-        rest = rest[unbuffered:]
-        if rest[:1] == ["-m"] and len(rest) > 1:
-            module, *others = rest[1:]
-            file = directory.joinpath(*module.split(".")).with_suffix(".py")
-            script = file if file.is_file() else None
-            return cls(None, ["-m", *others], module, unbuffered, script, directory)
-        if not rest or rest[0].startswith("-") or not (directory / rest[0]).is_file():
-            return cold
-        script = (directory / rest[0]).resolve()
-        return cls(None, rest, None, unbuffered, script, script.parent)
-
-    @classmethod
-    def function(cls, train: str, directory: Path) -> "Launch":
-        """Warm: the function `train`, which is written `module:name`."""
-        file = directory.joinpath(*train.partition(":")[0].split(".")).with_suffix(".py")
-        script = file if file.is_file() else None
-        return cls(None, ["-m", train], "shoal.trial", script=script, folder=directory)
-
-    @property
-    def cold(self) -> "Launch":
-        """The same by a shell."""
-        if self.command is not None:
-            return self
-        what = self.argv if self.module is None else ["-m", self.module, *self.argv[1:]]
-        flags = ["-u"] if self.unbuffered else []
-        return Launch(shlex.join([sys.executable, *flags, *what]))
-
-
-def is_this_interpreter(python: str, directory: Path, env: Mapping[str, str]) -> bool:
-    """Whether the command `python` starts the interpreter, and the environment, that we run in."""
-    if not re.fullmatch(r"python(\d(\.\d+)?)?", Path(python).name):
-        return False
-    if "/" in python:
-        found: str | None = str(directory / python)
-    else:
-        found = shutil.which(python, path=env.get("PATH"))
-    if found is None or not Path(found).exists():
-        return False
-    same = Path(found).resolve() == Path(sys.executable).resolve()
-    return same and Path(found).absolute().parent.samefile(Path(sys.executable).parent)
-
-
-def environment(folder: Folder, directory: Path) -> dict[str, str]:
-    """What all trials of an experiment find in their environment."""
-    env = dict(os.environ)
-    env["PYTHONPATH"] = os.pathsep.join([str(NNI_PATH), *filter(None, [env.get("PYTHONPATH")])])
-    env["PATH"] = search_path(env)
-    return env | {
-        EXPERIMENT: str(folder.path),
-        "NNI_PLATFORM": "local",
-        "NNI_EXP_ID": folder.id,
-        "NNI_CODE_DIR": str(directory),
-        "MULTI_PHASE": "false",
-        "REUSE_MODE": "false",
-    }
-
-
-def search_path(env: Mapping[str, str]) -> str:
-    """Where commands are looked for: first in our own virtual environment, if it is the user's.
-
-    `.venv/bin/shoal run` without activating the environment means its `python` too. An activated
-    one is on the path already; one that pipx or uv made for shoal alone is not the user's.
-    """
-    path = env.get("PATH", os.defpath)
-    activated = env.get("VIRTUAL_ENV") or env.get("CONDA_PREFIX")
-    private = any(
-        (Path(sys.prefix) / mark).exists() for mark in ("pipx_metadata.json", "uv-receipt.toml")
-    )
-    if sys.prefix == sys.base_prefix or activated or private:
-        return path
-    return os.pathsep.join([str(Path(sys.executable).parent), path])
-
-
 def end_leftovers(folder: Folder) -> int:
     """End what a controller that died may have left running; how many processes that were."""
-    left = []
+    return end_with(EXPERIMENT, {str(folder.path)})
+
+
+def end_with(variable: str, values: Iterable[str]) -> int:
+    """End the processes in whose environment `variable` is one of `values`, and their children.
+
+    A keeper has all that its trial started below it, whatever environment that has.
+    """
+    values, left = set(values), dict[int, psutil.Process]()
     for process in psutil.process_iter(["environ"]):
         environ = process.info["environ"] or {}
-        if environ.get(EXPERIMENT) == str(folder.path) and process.pid != os.getpid():
+        if environ.get(variable) in values and process.pid != os.getpid():
             with suppress(psutil.Error):
-                process.kill()
-                left.append(process)
-    psutil.wait_procs(left, timeout=GRACE_S)
+                for one in (process, *process.children(recursive=True)):
+                    left[one.pid] = one
+    for process in left.values():
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left.values(), timeout=GRACE_S)
     return len(left)
 
 
@@ -160,6 +72,9 @@ class Running:
     trial: Trial
     folder: Path
     gpus: list[int] | None = None
+    server: ForkServer | None = None
+    pid: int = 0  # known once it has started, as that of its keeper
+    keeper: int = 0
     reported: Reported = field(init=False)
     deadline: float | None = None  # on the monotonic clock
     asked_to_end: bool = False
@@ -183,7 +98,7 @@ class ScriptRunner:
         gpus: what they see of the GPUs.
         seed: of the experiment; each trial gets one made of it.
         timeout_s: how long a trial may run.
-        preload: modules to have ready for warm starts; None: what the script imports.
+        preload: libraries to share besides the well-known ones that the script imports.
         log: is told what the user should know.
 
     Raises:
@@ -203,25 +118,33 @@ class ScriptRunner:
         gpus: Gpus,
         seed: int = 0,
         timeout_s: float | None = None,
-        preload: Sequence[str] | None = None,
+        preload: Sequence[str] = (),
         log: Log,
     ) -> None:
         if not directory.is_dir():
             raise RunnerError(f"trials are to run in {directory}, which is not a folder")
         self._launch, self._folder, self._checkpoints = launch, folder, checkpoints
         self._objective, self._slots, self._directory = objective, slots, directory
-        self._env, self._gpus, self._seed = dict(env), gpus, seed
-        self._timeout_s, self._preload, self._log = timeout_s, preload, log
+        self._env, self._gpus, self._seed = as_a_shell_has_it(env, launch, directory), gpus, seed
+        self._timeout_s, self._log = timeout_s, log
         self._waiting: deque[Running] = deque()
         self._running: dict[str, Running] = {}  # by key
         self._events: list[Report | Measured] = []
-        self._deaths = 0
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._start_server(preload=launch.command is None)
+        self._imports = first_guess(launch, preload)  # what the next server will load
+        self._unshared: set[str] = set()
+        self._told: set[str] = set()
+        self._renewals = self._deaths = 0
+        self._losses: Counter[int] = Counter()
+        self._servers: set[ForkServer] = set()
+        self._serving: ForkServer | None = None  # starts trials
+        self._next: ForkServer | None = None  # is to take over when it is ready
+        self._began = time.monotonic()
+        self._renew()
 
     @property
     def free(self) -> int:
@@ -232,9 +155,9 @@ class ScriptRunner:
     @property
     def waiting_for(self) -> str | None:
         """What keeps submitted trials from running, if anything does."""
-        if not self._ready:
-            return "the imports that trials share to be loaded"
-        return None
+        if self._serving is not None or self._next is None:
+            return None
+        return f"the imports that trials share to be loaded ({self._next.loading or 'starting'})"
 
     def submit(self, trial: Trial) -> None:
         self._waiting.append(Running(trial, self._folder.trial(trial.id, trial.attempt)))
@@ -242,11 +165,7 @@ class ScriptRunner:
 
     def wait(self) -> Sequence[Report | Measured]:
         if not self._events:
-            for key, _ in self._selector.select(self._until_next()):
-                if key.fileobj is self._link:
-                    self._receive()
-                else:
-                    self._drain()
+            self._look(self._until_next())
         self._keep_time()
         for running in self._running.values():
             self._measure(running)
@@ -261,111 +180,220 @@ class ScriptRunner:
     def close(self) -> None:
         self._waiting.clear()
         until = time.monotonic() + GRACE_S
-        for key in self._running:
-            self._send(signal=key, number=signal.SIGTERM)
+        for running in self._running.values():
+            self._signal(running, signal.SIGTERM)
         while self._running and (left := until - time.monotonic()) > 0:
-            for ready, _ in self._selector.select(left):
-                if ready.fileobj is self._link:
-                    self._receive()
-                else:
-                    self._drain()
+            self._look(left)
         self._running.clear()
         self._events.clear()
-        self._link.close()  # ends the server, and with it whatever still runs
-        self._server.wait()
+        for server in self._servers:
+            server.close()  # ends what still runs
+        end_leftovers(self._folder)
         self._selector.close()
         os.close(self._woken)
         os.close(self._wake)
 
-    # ------------------------------------------------------------------ the fork server
+    # ------------------------------------------------------------------ the fork servers
 
-    def _start_server(self, *, preload: bool) -> None:
-        self._link, theirs = socket.socketpair()
-        self._buffer = b""
-        self._ready, self._started_at = not preload, time.monotonic()
-        with theirs, (self._folder.path / "forkserver.log").open("ab") as output:
-            self._server = subprocess.Popen(
-                [sys.executable, "-m", "shoal.runners.forkserver", str(theirs.fileno())],
-                cwd=self._folder.path,  # where no module of the user's hides one that it needs
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a Ctrl-C is for the controller alone
-            )
-        self._selector.register(self._link, selectors.EVENT_READ)
-        if preload:
-            script = self._launch.script
-            self._send(
-                cwd=str(self._directory),
-                folder=str(self._launch.folder),
-                script=None if script is None else str(script),
-                preload=self._preload,
-                skip={},
-            )
+    def _look(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            if isinstance(key.fileobj, ForkServer):
+                self._receive(key.fileobj)
+            else:
+                self._drain()
 
-    def _send(self, **message: Any) -> None:
-        with suppress(OSError):  # a server that is gone is seen when we receive
-            self._link.sendall(json.dumps(message).encode() + b"\n")
+    def _start_server(self, imports: Imports) -> ForkServer:
+        server = ForkServer(
+            self._launch,
+            imports,
+            self._env,
+            self._directory,
+            self._folder.path / "forkserver.log",
+        )
+        self._servers.add(server)
+        self._selector.register(server, selectors.EVENT_READ)
+        return server
 
-    def _receive(self) -> None:
-        try:
-            data = self._link.recv(1 << 20)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._server_died()
+    def _renew(self) -> None:
+        """Load what is now to be shared in a new server, which takes over when it is ready."""
+        if self._next is None:
+            self._next = self._start_server(self._imports)
+
+    def _let_go(self, server: ForkServer) -> int:
+        self._selector.unregister(server)
+        self._servers.discard(server)
+        return server.close()
+
+    def _receive(self, server: ForkServer) -> None:
+        messages = server.receive()
+        if messages is None:
+            self._died(server, "died")
             return
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            match json.loads(line):
-                case {"ready": loaded, "left": left}:
-                    self._now_ready(loaded, left)
-                case {"started": key}:
-                    if self._timeout_s is not None and (started := self._running.get(key)):
-                        started.deadline = time.monotonic() + self._timeout_s
+        for message in messages:
+            match message:
+                case {"unfit": name, "why": why}:
+                    self._leave_to_trials(name, why)
+                case {"loaded": loaded, "failed": failed}:
+                    self._loaded(server, loaded, failed)
+                case {"started": key, "pid": pid, "keeper": keeper}:
+                    self._started(key, pid, keeper)
                 case {"ended": key, "status": status, "left": left}:
+                    self._deaths = 0
                     self._ended(key, status, left)
+                case {"lost": key, "status": status}:
+                    self._keeper_died(key, status)
 
-    def _now_ready(self, loaded: Sequence[str], left: Mapping[str, str]) -> None:
-        self._ready = True
-        seconds = time.monotonic() - self._started_at
-        if loaded:
-            names = ", ".join(loaded)
-            self._log("info", f"warm start: {names} imported once for all trials ({seconds:.1f} s)")
-        for name, why in left.items():
+    def _loaded(self, server: ForkServer, loaded: Sequence[str], failed: Mapping[str, str]) -> None:
+        if server is self._next:
+            self._next = None
+        elif self._serving is not None:
+            return  # it was to help out, and is not needed any more
+        before, self._serving = self._serving, server
+        for name, why in failed.items():
+            self._leave_to_trials(name, why)
+        seconds = time.monotonic() - self._began
+        tops = dict.fromkeys(name.partition(".")[0] for name in loaded)
+        names = [top for top in tops if top not in sys.stdlib_module_names | OWN]
+        if before is not None:
+            self._retire(before)
+        if names and before is None:
+            text = ", ".join(names)
+            self._log("info", f"warm start: {text} imported once for all trials ({seconds:.1f} s)")
+        if server.imports != self._imports:
+            self._renew()
+
+    def _retire(self, server: ForkServer) -> None:
+        """Let go of a server that starts no more trials, once those it has started have ended."""
+        if server is not self._serving and not any(
+            running.server is server for running in self._running.values()
+        ):
+            self._let_go(server)
+
+    def _leave_to_trials(self, name: str, why: str) -> None:
+        """Share `name` no longer."""
+        top = name.partition(".")[0]
+        kept = tuple(n for n in self._imports.load if n.partition(".")[0] != top)
+        self._imports = replace(self._imports, load=kept)
+        if top not in self._unshared:
+            self._unshared.add(top)
             self._log("warning", f"warm start: {name} is left to each trial, {why}")
 
-    def _server_died(self) -> None:
-        """What ran is lost, which is not its fault; a new server, that imports nothing, goes on."""
-        self._selector.unregister(self._link)
-        self._link.close()
-        code = self._server.wait()
-        end_leftovers(self._folder)
-        self._deaths += 1
+    def _died(self, server: ForkServer, how: str) -> None:
+        """What a server ran is lost, which is not its fault; a new one goes on."""
+        code = self._let_go(server)
+        was_next, was_serving = server is self._next, server is self._serving
+        self._next = None if was_next else self._next
+        self._serving = None if was_serving else self._serving
+        self._lose([r for r in self._running.values() if r.server is server])
+        if not server.ready:
+            self._died_loading(server, how, code)
+        elif was_serving:
+            self._deaths += 1
+            self._log("warning", f"the fork server {how} (exit code {code}): a new one is started")
+        self._check_deaths(code)
+        if was_next or was_serving:
+            self._renew()
+
+    def _died_loading(self, server: ForkServer, how: str, code: int) -> None:
+        culprit = server.loading
+        if culprit and culprit.partition(".")[0] not in self._unshared:
+            self._leave_to_trials(culprit, f"the server {how} as it imported it")
+        elif not culprit:
+            self._deaths += 1
+            if self._launch.command is None:
+                self._log("warning", f"trials are started by a shell: held, {how} (code {code})")
+            self._launch = self._launch.cold
+
+    def _check_deaths(self, code: int) -> None:
         if self._deaths > DEATHS:
             raise RunnerError(
                 f"the fork server, which starts the trials, died {self._deaths} times, last with "
                 f"exit code {code}: see {self._folder.path / 'forkserver.log'}"
             )
-        self._log("warning", f"the fork server died (exit code {code}); trials now start cold")
-        for running in self._running.values():
+
+    def _lose(self, lost: Sequence[Running]) -> None:
+        """Tell of trials that have ended with their server."""
+        for running in lost:
+            with suppress(psutil.Error):
+                if running.keeper:  # which ends what it kept, and then itself
+                    psutil.Process(running.keeper).wait(GRACE_S)
+        if lost:
+            end_with(OURS, (str(running.folder) for running in lost))
+        for running in lost:
             trial = running.trial
+            self._running.pop(key_of(trial), None)
             self._gpus.give_back(running.gpus)
-            reason = "its process was lost with the fork server"
-            self._events.append(Failed(trial.id, LOST, reason, trial.attempt))
-        self._running.clear()
-        self._launch = self._launch.cold
-        self._start_server(preload=False)
+            self._losses[trial.id] += 1
+            kind, reason = LOST, "its process was lost with the fork server"
+            if self._losses[trial.id] > LOSSES:
+                kind = "killed"
+                reason = f"each of the {LOSSES + 1} times that it ran, the fork server was ended"
+            self._events.append(Failed(trial.id, kind, reason, trial.attempt))
+
+    def _keeper_died(self, key: str, status: int) -> None:
+        running = self._running.pop(key, None)
+        if running is None:
+            return
+        self._gpus.give_back(running.gpus)
+        self._measure(running)
+        end_with(OURS, [str(running.folder)])
+        trial, how = running.trial, os.waitstatus_to_exitcode(status)
+        reason = f"the process that looks after it was ended (exit code {how})"
+        self._events.append(Failed(trial.id, "killed", reason, trial.attempt))
+        if running.server is not None:
+            self._retire(running.server)
+
+    def _learn(self, running: Running) -> None:
+        """Share what a trial had to import by itself; tell the user what is slow."""
+        note = read_note(running.folder / "imports.json")
+        before = self._imports
+        match note:
+            case {"cold": str(why), "library": str(library), "variables": dict(variables)}:
+                if "cold" not in self._told:
+                    self._told.add("cold")
+                    self._log("info", f"warm start: trial {running.trial.id} began anew, {why}")
+                known = {k: v for k, v in self._imports.environ.items() if k in variables}
+                if variables and known.items() <= variables.items():
+                    environ = {**self._imports.environ, **variables}
+                    self._imports = replace(self._imports, environ=environ)
+                else:  # another path, or a variable that each trial sets to something else
+                    self._leave_to_trials(library, why)
+            case {"imports": list(names), "slow": dict(slow)}:
+                new = (
+                    str(name)
+                    for name in names
+                    if name.partition(".")[0] not in self._unshared
+                    and name not in self._imports.load
+                )
+                self._imports = replace(self._imports, load=(*self._imports.load, *new))
+                self._tell_slow(slow)
+        if self._imports != before and self._renewals < RENEWALS:
+            self._renewals += 1
+            self._renew()
+
+    def _tell_slow(self, slow: Mapping[str, float]) -> None:
+        for name, seconds in slow.items():
+            if name in self._told or name.partition(".")[0] in self._unshared:
+                continue
+            self._told.add(name)
+            self._log(
+                "info",
+                f"each trial imports {name}, which takes {seconds:.1f} s; "
+                f"`preload: [{name}]` in the experiment file shares it",
+            )
 
     # ------------------------------------------------------------------ a trial's life
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self._slots and self._gpus.free != 0:
-            self._begin(self._waiting.popleft())
+        while (
+            self._serving is not None
+            and self._waiting
+            and len(self._running) < self._slots
+            and self._gpus.free != 0
+        ):
+            self._begin(self._waiting.popleft(), self._serving)
 
-    def _begin(self, running: Running) -> None:
+    def _begin(self, running: Running, server: ForkServer) -> None:
         trial = running.trial
         if self._checkpoints.lost(trial):
             load = self._checkpoints.load(trial)
@@ -377,21 +405,30 @@ class ScriptRunner:
         running.folder.mkdir(parents=True)
         message = json.dumps(self._describe(trial))
         (running.folder / "trial.json").write_text(message + "\n")
-        running.gpus = self._gpus.take()
-        key = f"{trial.id}/{trial.attempt}"
+        running.gpus, running.server = self._gpus.take(), server
+        key = key_of(trial)
         self._running[key] = running
-        launch = self._launch
-        self._send(
+        server.send(
             start=key,
-            command=launch.command,
-            argv=list(launch.argv),
-            module=launch.module,
-            unbuffered=launch.unbuffered,
+            command=self._launch.command,
+            argv=[self._launch.program, *self._launch.argv],
             cwd=str(self._directory),
             env=self._trial_env(running),
             out=str(running.folder / "stdout"),
             err=str(running.folder / "stderr"),
+            note=str(running.folder / "imports.json"),
         )
+
+    def _started(self, key: str, pid: int, keeper: int) -> None:
+        running = self._running.get(key)
+        if running is not None:
+            running.pid, running.keeper = pid, keeper
+            if self._timeout_s is not None:
+                running.deadline = time.monotonic() + self._timeout_s
+
+    def _signal(self, running: Running, number: int) -> None:
+        if running.pid and running.server is not None:
+            running.server.send(signal=running.pid, number=number)
 
     def _describe(self, trial: Trial) -> dict[str, Any]:
         load, save = self._checkpoints.load(trial), str(self._checkpoints.save(trial))
@@ -439,6 +476,10 @@ class ScriptRunner:
         trial, name = running.trial, f"trial {running.trial.id}"
         self._gpus.give_back(running.gpus)
         self._measure(running)
+        if self._launch.command is None:
+            self._learn(running)
+        if running.server is not None:
+            self._retire(running.server)
         save = self._checkpoints.save(trial)
         report = judge(
             trial,
@@ -461,12 +502,24 @@ class ScriptRunner:
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        if not self._ready and now > self._started_at + PRELOAD_S:
-            self._server.kill()  # seen as a death, after which trials start cold
-        for key, running in self._running.items():
+        for server in list(self._servers):
+            if (why := server.silent()) is not None:
+                server.kill()
+                self._died(server, f"was ended, {why}")
+        loading = self._next
+        if (
+            self._serving is None
+            and loading is not None
+            and loading.imports.load
+            and now > self._began + WAIT_S
+            and len(self._servers) == 1
+        ):
+            self._log("info", f"trials begin without shared imports: {loading.loading} is slow")
+            self._start_server(Imports())
+        for running in self._running.values():
             if running.deadline is not None and now >= running.deadline:
                 number = signal.SIGKILL if running.asked_to_end else signal.SIGTERM
-                self._send(signal=key, number=number)
+                self._signal(running, number)
                 running.timed_out = running.asked_to_end = True
                 running.deadline = now + GRACE_S
 
@@ -479,6 +532,32 @@ class ScriptRunner:
         with suppress(BlockingIOError):
             while os.read(self._woken, 4096):
                 pass
+
+
+def first_guess(launch: Launch, preload: Sequence[str]) -> Imports:
+    """What to share before any trial has told: what the text of the script says it imports."""
+    if launch.command is not None:
+        return Imports()
+    more = frozenset(name.partition(".")[0] for name in preload)
+    text = [] if launch.script is None else imports_of(launch.script, launch.folder)
+    names = dict.fromkeys([*preload, *(name for name in text if shared(name, more))])
+    if "-m" in launch.argv:
+        names["runpy"] = None
+    return Imports(tuple(names), tuple(preload), launch.folder)
+
+
+def read_note(file: Path) -> object:
+    """What a trial has noted about its imports; None if nothing."""
+    try:
+        with file.open("rb") as opened:
+            return json.loads(opened.read(NOTE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def key_of(trial: Trial) -> str:
+    """The name of an attempt in messages."""
+    return f"{trial.id}/{trial.attempt}"
 
 
 def job(trial: Trial) -> str:
