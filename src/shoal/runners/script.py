@@ -455,7 +455,7 @@ class ScriptRunner:
         folder, trial = str(running.folder), running.trial
         visible = running.gpus
         gpus = {} if visible is None else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, visible))}
-        return self._env | gpus | {
+        return gpus | {
             "SHOAL_TRIAL_DIR": folder,
             "NNI_SYS_DIR": folder,
             "NNI_OUTPUT_DIR": folder,

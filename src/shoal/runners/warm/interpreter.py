@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any, TypeVar
 
 
@@ -101,3 +102,36 @@ def as_importing(function: Function) -> Function:
     code: Any = function
     code.__code__ = code.__code__.replace(co_filename="<frozen importlib._bootstrap>")
     return function
+
+
+class WatchedSpec(ModuleSpec):
+    """A spec that knows when its module is executed, with no frame of ours on the stack meanwhile.
+
+    The import system sets `_initializing` before, and again after. Then this is a plain spec.
+    """
+
+    @property
+    def _initializing(self) -> bool:
+        return bool(self.__dict__.get("_initializing", False))
+
+    @_initializing.setter
+    def _initializing(self, value: bool) -> None:
+        fields = self.__dict__
+        fields["_initializing"] = value
+        if value:
+            fields["_watch"][0]()
+        else:
+            end = fields.pop("_watch")[1]
+            self.__class__ = ModuleSpec  # type: ignore[assignment]
+            end()
+
+
+for _name in ("__name__", "__qualname__", "__module__"):  # where one is looked up, and shown
+    setattr(WatchedSpec, _name, getattr(ModuleSpec, _name))
+
+
+def watch_spec(spec: Any, begin: Callable[[], None], end: Callable[[], None]) -> None:
+    """Let `begin` and `end` be called around the execution of the module of `spec`."""
+    if type(spec) is ModuleSpec:
+        spec.__dict__["_watch"] = (begin, end)
+        spec.__class__ = WatchedSpec

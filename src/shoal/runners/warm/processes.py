@@ -62,6 +62,13 @@ def immortal(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+def track_again(thing: object) -> None:
+    """Let Python's garbage collector see `thing` again, after it has been frozen."""
+    for function in (ctypes.pythonapi.PyObject_GC_UnTrack, ctypes.pythonapi.PyObject_GC_Track):
+        function.argtypes, function.restype = (ctypes.py_object,), None
+        function(thing)
+
+
 def children() -> list[int]:
     """The processes whose parent we are, adopted ones included."""
     try:

@@ -7,8 +7,8 @@ It has no thread, and speaks with the controller over a socket, in lines of JSON
     <- {"loading": name}                                                           before each
     <- {"unfit": name, "why": text}                     it is of no use any more, and ends
     <- {"loaded": [names], "failed": {name: why}}
-    -> {"start": key, "command": text or null, "cwd": path, "env": {...}, "out": path, "err": path,
-        "note": path, "argv": [...]}
+    -> {"start": key, "command": text or null, "cwd": path, "env": {variables of its own},
+        "out": path, "err": path, "note": path, "argv": [program, its argument 0, ...]}
     <- {"started": key, "pid": pid, "keeper": pid}
     -> {"signal": pid, "number": 15}                    of that trial's session
     <- {"ended": key, "status": wait status, "left": number of processes that had to be ended}
@@ -44,6 +44,7 @@ def main(link: int) -> None:
     was_called = processes.name()
     processes.call("shoal-server")
     server = Server(link)
+    base = dict(os.environ)  # as what has started us hands it on
     order = server.next_message()
     for variable, value in order["environ"].items():
         if value is None:
@@ -58,6 +59,7 @@ def main(link: int) -> None:
     shared.hide()
     start = server.serve()
     del server
+    start["env"] = {**base, **start["env"]}
     become(start, shared, before)
     processes.call(was_called)
 

@@ -95,9 +95,11 @@ class Shared:
         interpreter.forget_finalizers(loaded.get("weakref"))
         self._files = {name: stamp(module) for name, module in loaded.items() if own(module)}
         # Whatever a trial does at its end, these stay as they are: taking them down takes long.
-        processes.immortal(loaded.copy())
+        processes.immortal({name: m for name, m in loaded.items() if name != "__mp_main__"})
         gc.collect()
         gc.freeze()  # no trial walks these objects again, nor copies the pages they are on
+        for thing in (modules["__main__"], vars(modules["__main__"])):  # the script's
+            processes.track_again(thing)
 
     def _closure(self, name: str) -> list[str]:
         """What `import name` brings, `name` first."""
@@ -223,7 +225,7 @@ class Shared:
             ended = stack.pop()
             ended.seconds = time.perf_counter() - ended.began
 
-        watch(spec, begin, end)
+        interpreter.watch_spec(spec, begin, end)
         return spec
 
     def _leave(self) -> None:
@@ -231,6 +233,8 @@ class Shared:
         if os.getpid() != self._pid:
             return
         self._tell_of_imports()
+        for main in (self._everything, self._hidden):  # or it would not end as it does
+            main.pop("__mp_main__", None)
         for name, module in self._everything.items():
             if sys.modules.get(name) is module:
                 self._hidden[name] = module  # to be found by a __del__ that imports it
