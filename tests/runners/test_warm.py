@@ -1,18 +1,13 @@
 """A warm trial is what `python script.py` would have been: the same script, held and by a shell."""
 
-import os
 import re
-import signal
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.lab import until
 from tests.runners.held import PYTHON, Ended, Held, by_a_shell
 
 SHARED = (
@@ -263,8 +258,8 @@ def plain(text: str) -> str:
 def both(folder: Path, held: Held, command: str) -> tuple[Ended, Ended]:
     """What the command did held and by a shell, with what it wrote to `made`."""
     done = []
-    for run in (held.run, lambda: by_a_shell(folder, command)):
-        ended = run()
+    for warm in (True, False):
+        ended = held.run() if warm else by_a_shell(folder, command)
         made = folder / "made"
         written = made.read_text() if made.exists() else ""
         made.unlink(missing_ok=True)

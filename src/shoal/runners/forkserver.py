@@ -22,6 +22,7 @@ LOAD_S = 600.0  # for all that it loads
 SILENT_S = 10.0  # without an answer, after which it is not waited for any more
 QUIET_S = 2.0  # after which it is asked whether it is there
 SEND_S = 5.0  # for a message to go into the socket
+END_S = 2.0  # for a server to end what it has started, and itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,11 @@ class ForkServer:
         """End it at once; its keepers end what it has started."""
         self._process.kill()
 
-    def close(self, patience_s: float = SEND_S) -> int:
+    def close(self) -> int:
         """Its exit code: it ends what still runs, and then itself, or is ended after a while."""
         self._link.close()
         try:
-            return self._process.wait(patience_s)
+            return self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()

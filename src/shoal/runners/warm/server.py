@@ -43,6 +43,7 @@ def main(link: int) -> None:
     before: dict[int, Any] = {number: signal.getsignal(number) for number in HANDLED}
     was_called = processes.name()
     processes.call("shoal-server")
+    processes.die_with_parent(os.getppid(), signal.SIGKILL)  # also while we are stopped
     server = Server(link)
     base = dict(os.environ)  # as what has started us hands it on
     order = server.next_message()

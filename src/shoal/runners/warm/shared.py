@@ -304,7 +304,7 @@ class Record:
 
     def __enter__(self) -> None:
         self._active = True
-        self._there = set(sys.modules) | self.made
+        self._there, self._size = set(sys.modules), len(sys.modules)
         self._seen_filters, self._seen_finders = interpreter.filters(), list(sys.meta_path)
         # the libraries' own: ours was loaded before, and is out of sight
         self._atexit = importlib.import_module("atexit")
@@ -345,22 +345,24 @@ class Record:
         loader = spec.loader
         if loader is None:  # a namespace: nothing is executed
             self._note(name)
+            self._size += 1
             return spec
-        native = type(loader) is ExtensionFileLoader
-        if native and name.partition(".")[0] not in STANDARD:
+        if type(loader) is ExtensionFileLoader and name.partition(".")[0] not in STANDARD:
             self.reads.setdefault(name, set()).update(READ_BY_C)
 
         def begin() -> None:
             self._note(name)
             self._changes()
             self._stack.append(name)
+            self._size += 1
 
         def end() -> None:
             self._changes()
             self._stack.pop()
-            if native:  # Cython's put more than one there
+            if len(sys.modules) != self._size:  # Cython's put more than one there
                 for made in sys.modules.keys() - self._there - self.found - self.made:
                     self.note_made(name, made)
+                self._size = len(sys.modules)
 
         watch(spec, begin, end)
         return spec
