@@ -37,6 +37,7 @@ from shoal.notation import (
 
 __all__ = ["Config", "ConfigError", "Problem", "absolute", "load", "parse", "read", "within"]
 
+GIVEN = ("NNI_", "SHOAL_")  # variables that begin so are shoal's
 CHECKPOINT_DIRS = ("load_checkpoint_dir", "save_checkpoint_dir")  # a trial gets them from shoal
 
 # What pydantic calls a mistake, and what is expected instead. `{ge}` and the like are its words for
@@ -77,6 +78,25 @@ def _train(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\w+(\.\w+)*:\w+", value):
         raise ValueError(f"expected module:function, got {shown(value)}")
     return value
+
+
+def _env(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping of names to text, got {shown(value)}")  # noqa: TRY004
+    found, problems = {}, []
+    for name, text in value.items():
+        number = isinstance(text, int | float) and not isinstance(text, bool)
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            problems.append(Problem("", f"expected the name of a variable, got {shown(name)}"))
+        elif name.startswith(GIVEN):
+            problems.append(Problem(name, "is a variable that shoal gives every trial"))
+        elif not (number or isinstance(text, str)) or "\0" in str(text):
+            problems.append(Problem(name, f"expected text, got {shown(text)}"))
+        else:
+            found[name] = str(text)
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _gpus_per_trial(value: object) -> float:
@@ -173,6 +193,7 @@ class Config(_Checked):
         max_trials: How many trials are started in all; None for no limit.
         max_duration: Seconds of running after which no trial is started; None for no limit.
         target: The metric at which to stop, as it is reported; None to go on.
+        env: Variables for the environment of trials, set before anything is imported.
         home: Where experiments are kept; None for $SHOAL_HOME or its default.
 
     Raises:
@@ -210,6 +231,7 @@ class Config(_Checked):
     max_trials: Positive | None = None
     max_duration: Seconds | None = None
     target: FiniteFloat | None = None
+    env: Annotated[dict[str, str], PlainValidator(_env)] = Field(default_factory=dict)
     home: AbsolutePath | None = None
 
     def dump(self) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Controller:
 
     def _runner(self, checkpoints: Checkpoints) -> ScriptRunner:
         config = self._config
-        env = environment(self._folder, config.directory, {})
+        env = environment(self._folder, config.directory, config.env)
         return ScriptRunner(
             launch_of(config, env),
             self._folder,

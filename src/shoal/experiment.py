@@ -44,6 +44,8 @@ def run(
     seed: int | None = None,
     steps: int | None = None,
     workers: int | None = None,
+    gpus_per_trial: float | None = None,
+    env: Mapping[str, str] | None = None,
     home: str | Path | None = None,
     observer: Observer = Quiet(),
 ) -> Result:
@@ -51,10 +53,13 @@ def run(
 
     Args:
         config: the experiment, or the file that describes it.
-        name: what to call it, in place of what `config` says; so with `seed`, `steps`, `workers`.
+        name: what to call it, in place of what `config` says; so with all down to
+            `gpus_per_trial`.
         seed: of all decisions.
         steps: how many steps each member does.
         workers: how many trials run at a time.
+        gpus_per_trial: 0 hides the GPUs from trials.
+        env: variables for their environment, besides those that `config` names.
         home: where experiments are kept; by default the file's `home`, $SHOAL_HOME, or
             ~/shoal-experiments.
         observer: whoever wants to watch.
@@ -66,7 +71,8 @@ def run(
     notes: list[str] = []
     if not isinstance(config, Config):
         config, notes = read_config(config)
-    config = changed(config, {"name": name, "seed": seed, "steps": steps, "workers": workers})
+    changes = {"name": name, "seed": seed, "steps": steps, "workers": workers}
+    config = fitted(changed(config, changes), gpus_per_trial, env)
     gpus = places(config)
     given = None if home is None else home_of(home)
     root = given or config.home or homes.default_home()
@@ -139,10 +145,22 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
         ConfigError: a change is no good.
     """
     given = {key: value for key, value in changes.items() if value is not None}
+    if not given:
+        return config
     if ("steps" in given) != ("max_trials" in given):
         given = {"steps": None, "max_trials": None} | given
     fields = {name: getattr(config, name) for name in type(config).model_fields}
     return Config(**fields | given)
+
+
+def fitted(config: Config, gpus_per_trial: float | None, env: Mapping[str, str] | None) -> Config:
+    """`config` for this machine: other GPUs for each trial, and further variables.
+
+    Raises:
+        ConfigError: they are no good.
+    """
+    variables = None if env is None else {**config.env, **env}
+    return changed(config, {"gpus_per_trial": gpus_per_trial, "env": variables})
 
 
 def places(config: Config) -> Gpus:

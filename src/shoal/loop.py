@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from shoal.checkpoints import Checkpoints
-from shoal.core.records import Measured, Trial
+from shoal.core.records import Failed, Finished, Trial
 from shoal.core.tuner import Tuner
 from shoal.runners.base import Runner
 from shoal.stores.base import Store
@@ -38,7 +38,7 @@ def run(
         if not tuner.population.running:
             return stopped
         for event in runner.wait():  # observe
-            if not isinstance(event, Measured):
+            if isinstance(event, Finished | Failed):
                 tuner.tell(event)  # learn; refuses what was not running
             store.append(event)  # record
 

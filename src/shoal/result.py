@@ -178,7 +178,9 @@ class Result:
     def _rows(self) -> list[views.Row]:
         alive = self.state == "running"
         with self._store() as store:
-            rows = views.table(store.read(), self.config["mode"], alive=alive)
+            rows = views.table(
+                store.read(), self.config["mode"], alive=alive, started=store.started()
+            )
         return [views.located(row, self._checkpoint(row)) for row in rows]
 
     def _checkpoint(self, row: views.Row) -> str | None:

@@ -64,13 +64,21 @@ class Progress:
     members: Sequence[Row]  # the latest trial of each member
 
 
-def table(entries: Iterable[Entry], mode: str, *, alive: bool) -> list[Row]:
+def table(
+    entries: Iterable[Entry],
+    mode: str,
+    *,
+    alive: bool,
+    started: Mapping[tuple[int, int], float] = {},
+) -> list[Row]:
     """Every trial of a journal, by id.
 
     Args:
         entries: the journal.
         mode: "max" or "min", which way the metric goes.
         alive: whether a controller drives the experiment: without one, nothing is running.
+        started: when the process of an attempt (trial, attempt) began; without, when it was
+            decided.
     """
     sign = 1.0 if mode == "max" else -1.0
     rows: list[Row] = []
@@ -79,7 +87,8 @@ def table(entries: Iterable[Entry], mode: str, *, alive: bool) -> list[Row]:
             case Trial(id, member, step, hparams, parent, attempt):
                 state: State = "running" if alive else "interrupted"
                 told = (id, member, step, hparams, parent, state)
-                row = Row(*told, None, {}, None, attempt, at, None, None)
+                began = started.get((id, attempt), at)
+                row = Row(*told, None, {}, None, attempt, began, None, None)
                 if id < len(rows):
                     rows[id] = replace(row, error=rows[id].error)
                 else:

@@ -27,7 +27,7 @@ append, commit, count = SqliteStore.append, SqliteStore.commit, 0
 def counting(store, record):
     global count
     append(store, record)
-    count += type(record).__name__ != "Measured"
+    count += type(record).__name__ in ("Trial", "Finished", "Failed")
 
 def dying(store):
     if count >= records and moment == "before":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.core.records import Failed, Finished, Measured, Record, Trial
+from shoal.core.records import Failed, Finished, Measured, Record, Started, Trial
 from shoal.stores.base import Store
 from shoal.stores.memory import MemoryStore
 from shoal.stores.sqlite import SqliteStore, StoreError, decode, encode
@@ -60,6 +60,7 @@ def test_nothing_is_read_before_it_is_committed(store: Store) -> None:
 
 def test_what_is_measured_is_no_part_of_the_journal(store: Store) -> None:
     store.append(RECORDS[0])
+    store.append(Started(0))
     store.append(Measured(0, 0, 0.5))
     store.commit()
     assert [entry.record for entry in store.read()] == RECORDS[:1]

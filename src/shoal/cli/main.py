@@ -11,7 +11,7 @@ for no part of shoal that only a run needs.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,7 +94,25 @@ workers_option = click.option(
     "--workers", type=click.IntRange(1), help="How many trials run at a time."
 )
 experiment_argument = click.argument("experiment", required=False)
+gpus_option = click.option(
+    "--gpus-per-trial", type=float, help="GPUs of a trial, in place of the file's; 0 for none."
+)
+env_option = click.option(
+    "--env",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=lambda *given: variables(given[-1]),
+    help="A variable for the environment of trials; may be given again.",
+)
 config_argument = click.argument("config", type=click.Path(path_type=Path))
+
+
+def variables(given: Sequence[str]) -> dict[str, str] | None:
+    """The variables in NAME=VALUE texts; None if there are none."""
+    for text in given:
+        if "=" not in text:
+            raise click.BadParameter(f"expected NAME=VALUE, got {text!r}.")
+    return {name: value for name, _, value in (text.partition("=") for text in given)} or None
 
 
 class Commands(click.Group):
@@ -126,6 +144,8 @@ def cli() -> None:
 @click.option("--seed", type=int, help="The same seed, the same decisions.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of each member.")
 @workers_option
+@gpus_option
+@env_option
 @home_option
 def run(**options: Any) -> int:
     """Run the experiment that the file CONFIG describes.
@@ -173,14 +193,16 @@ def stop(experiment: str | None, *, now: bool, home: Path | None) -> None:
 
 @cli.command()
 @config_argument
-def check(config: Path) -> int:
+@gpus_option
+@env_option
+def check(config: Path, **options: Any) -> int:
     """Try an experiment out: 2 members, 2 steps.
 
     Finds out whether trials finish, save, and load what was saved; leaves nothing behind.
     """
     from shoal.cli import running
 
-    return running.check(config)
+    return running.check(config, **options)
 
 
 # ---------------------------------------------------------------------- looking

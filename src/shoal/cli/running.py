@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shoal import experiment, views
@@ -58,6 +58,8 @@ def run(
     seed: int | None,
     steps: int | None,
     workers: int | None,
+    gpus_per_trial: float | None,
+    env: Mapping[str, str] | None,
     home: Path | None,
 ) -> int:
     """The exit code of a run of the experiment in the file `config`."""
@@ -68,6 +70,8 @@ def run(
             seed=seed,
             steps=steps,
             workers=workers,
+            gpus_per_trial=gpus_per_trial,
+            env=env,
             home=home,
             observer=observer,
         )
@@ -99,7 +103,7 @@ def resume(
     )
 
 
-def check(file: Path) -> int:
+def check(file: Path, *, gpus_per_trial: float | None, env: Mapping[str, str] | None) -> int:
     """The exit code of a trial of the experiment in `file`: 1 if something is not as it has to be.
 
     Raises:
@@ -107,6 +111,7 @@ def check(file: Path) -> int:
         ExperimentError: trials cannot be run at all.
     """
     config, notes = experiment.read_config(file)
+    config = experiment.fitted(config, gpus_per_trial, env)
     for note in notes:
         tell(f"warning: {note}")
     found, trial_s = try_out(config, tell)

@@ -77,7 +77,16 @@ class Measured:
     attempt: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The trial's process has begun: to be seen; nothing is decided by it."""
+
+    trial: int
+    attempt: int = 1
+
+
 Report: TypeAlias = Finished | Failed
+Seen: TypeAlias = Started | Measured
 Record: TypeAlias = Trial | Report
 
 

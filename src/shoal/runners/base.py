@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from shoal.core.records import Measured, Report, Trial
+from shoal.core.records import Report, Seen, Trial
 
 
 class RunnerError(Exception):
@@ -22,7 +22,7 @@ class Runner(Protocol):
         """Begin `trial`: for each one submitted, exactly one report will come."""
         ...
 
-    def wait(self) -> Sequence[Report | Measured]:
+    def wait(self) -> Sequence[Report | Seen]:
         """What has happened, in order; after about a second, or a `wake`, perhaps nothing."""
         ...
 

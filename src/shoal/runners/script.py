@@ -18,7 +18,7 @@ import psutil
 
 from shoal.checkpoints import Checkpoints, saved
 from shoal.core.chance import number
-from shoal.core.records import LOST, Failed, Measured, Report, Trial
+from shoal.core.records import LOST, Failed, Measured, Report, Seen, Started, Trial
 from shoal.home import Folder
 from shoal.runners.base import RunnerError
 from shoal.runners.forkserver import ForkServer, Imports
@@ -129,7 +129,7 @@ class ScriptRunner:
         self._timeout_s, self._log = timeout_s, log
         self._waiting: deque[Running] = deque()
         self._running: dict[str, Running] = {}  # by key
-        self._events: list[Report | Measured] = []
+        self._events: list[Report | Seen] = []
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
@@ -163,7 +163,7 @@ class ScriptRunner:
         self._waiting.append(Running(trial, self._folder.trial(trial.id, trial.attempt)))
         self._fill()
 
-    def wait(self) -> Sequence[Report | Measured]:
+    def wait(self) -> Sequence[Report | Seen]:
         if not self._events:
             self._look(self._until_next())
         self._keep_time()
@@ -423,6 +423,7 @@ class ScriptRunner:
         running = self._running.get(key)
         if running is not None:
             running.pid, running.keeper = pid, keeper
+            self._events.append(Started(running.trial.id, running.trial.attempt))
             if self._timeout_s is not None:
                 running.deadline = time.monotonic() + self._timeout_s
 

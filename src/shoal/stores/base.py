@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from shoal.core.records import Measured, Record
+from shoal.core.records import Record, Seen
 
 
 class Entry(NamedTuple):
@@ -16,7 +16,7 @@ class Entry(NamedTuple):
 class Store(Protocol):
     """A journal: records in the order in which they came."""
 
-    def append(self, record: Record | Measured) -> None:
+    def append(self, record: Record | Seen) -> None:
         """Take in `record`; it is durable after the next `commit`, all since the last or none."""
         ...
 
@@ -25,5 +25,5 @@ class Store(Protocol):
         ...
 
     def read(self) -> Iterator[Entry]:
-        """The journal, in order; what was measured on the way is not part of it."""
+        """The journal, in order; what was seen on the way is not part of it."""
         ...

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from shoal.core.records import Measured, Record
+from shoal.core.records import Failed, Finished, Record, Seen, Trial
 from shoal.stores.base import Entry
 
 
@@ -11,15 +11,15 @@ class MemoryStore:
     """A journal in a list."""
 
     def __init__(self) -> None:
-        self.measured: list[Measured] = []
+        self.seen: list[Seen] = []
         self._entries: list[Entry] = []
         self._pending: list[Entry] = []
 
-    def append(self, record: Record | Measured) -> None:
-        if isinstance(record, Measured):
-            self.measured.append(record)
-        else:
+    def append(self, record: Record | Seen) -> None:
+        if isinstance(record, Trial | Finished | Failed):
             self._pending.append(Entry(time.time(), record))
+        else:
+            self.seen.append(record)
 
     def commit(self) -> None:
         self._entries += self._pending

@@ -2,6 +2,7 @@
 
     journal    what was decided and what happened, in order: the truth of an experiment
     measured   intermediate results
+    started    when the process of each attempt began
     log        what was said to the user
     sessions   the controllers that drove the experiment, one after the other
     meta       what the experiment is: id, name, configuration, version of this layout
@@ -17,11 +18,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from shoal.core.records import Failed, Finished, Measured, Record, Trial
+from shoal.core.records import Failed, Finished, Measured, Record, Seen, Started, Trial
 from shoal.stores.base import Entry
 
 VERSION = 1
 
+STARTED_TABLE = """
+CREATE TABLE IF NOT EXISTS started (
+    trial INTEGER NOT NULL, attempt INTEGER NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (trial, attempt)
+) STRICT, WITHOUT ROWID;
+"""
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE journal (
@@ -98,6 +105,8 @@ class SqliteStore:
             if not read_only:
                 self._db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
             version = int(self.meta().get("version", "0"))
+            if not read_only and version == VERSION:
+                self._db.execute(STARTED_TABLE)  # journals of shoal 0.1.0 have none
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path} cannot be read as a journal: {error}") from error
         if version != VERSION:
@@ -111,7 +120,7 @@ class SqliteStore:
         """A new, empty journal at `path`, where nothing is yet."""
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode = WAL")  # one writes while others read
-        db.executescript(SCHEMA)
+        db.executescript(SCHEMA + STARTED_TABLE)
         facts = {**meta, "version": str(VERSION)}
         db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
         db.close()
@@ -122,7 +131,7 @@ class SqliteStore:
         self.commit()
         self._db.close()
 
-    def append(self, record: Record | Measured) -> None:
+    def append(self, record: Record | Seen) -> None:
         self._pending.append(encode(record, time.time()))
 
     def commit(self) -> None:
@@ -161,6 +170,14 @@ class SqliteStore:
             (trial, attempt),
         )
         return [json.loads(value) for (value,) in rows]
+
+    def started(self) -> dict[tuple[int, int], float]:
+        """When the process of each attempt (trial, attempt) began, in seconds since the epoch."""
+        try:
+            rows = self._db.execute("SELECT trial, attempt, at FROM started")
+        except sqlite3.OperationalError:  # a journal of shoal 0.1.0
+            return {}
+        return {(trial, attempt): at for trial, attempt, at in rows}
 
     def finished(self) -> tuple[int, float | None]:
         """(how many trials have finished, the best of their scores), without reading them all."""
@@ -224,10 +241,11 @@ FINISHED = """INSERT INTO journal (at, kind, trial, attempt, score, metrics, sav
 VALUES (?, 'finished', ?, ?, ?, ?, ?)"""
 FAILED = """INSERT INTO journal (at, kind, trial, attempt, failure, reason)
 VALUES (?, 'failed', ?, ?, ?, ?)"""
+STARTED = "INSERT OR REPLACE INTO started (at, trial, attempt) VALUES (?, ?, ?)"
 MEASURED = "INSERT OR REPLACE INTO measured (at, trial, attempt, idx, value) VALUES (?, ?, ?, ?, ?)"
 
 
-def encode(record: Record | Measured, at: float) -> tuple[str, tuple[Any, ...]]:
+def encode(record: Record | Seen, at: float) -> tuple[str, tuple[Any, ...]]:
     """The statement that writes `record`, and its values."""
     match record:
         case Trial(id, member, step, hparams, parent, attempt):
@@ -236,6 +254,8 @@ def encode(record: Record | Measured, at: float) -> tuple[str, tuple[Any, ...]]:
             return FINISHED, (at, trial, attempt, score, json.dumps(metrics), saved)
         case Failed(trial, kind, reason, attempt):
             return FAILED, (at, trial, attempt, kind, reason)
+        case Started(trial, attempt):
+            return STARTED, (at, trial, attempt)
         case Measured(trial, index, value, attempt):
             return MEASURED, (at, trial, attempt, index, json.dumps(value))
 
