@@ -175,7 +175,7 @@ order = torch.utils.data.DataLoader(torch.arange(100), shuffle=True, batch_size=
 print(random.random(), np.random.rand(), np.random.default_rng().random(), torch.rand(1).item(),
       torch.initial_seed(), [b.tolist()[:5] for b in order], torch.nn.Linear(1, 1).weight.item(),
       torch.nn.functional.dropout(torch.ones(64)).sum().item() + torch.rand(1).item(),
-      multiprocessing.current_process().authkey, sep='|')
+      multiprocessing.current_process().authkey.hex(), sep='|')
 """
 
 
