@@ -2,9 +2,9 @@
 
     python bench/overhead.py [--nni PYTHON] [ROW ...]
 
-ROW is one of scripts, plain, tuner, journal, resume, cli; all of them by default. With `--nni`, the
-interpreter of an environment that has NNI 3.0 (and torch), `scripts` and `tuner` do the same work
-there too, in the same run.
+ROW is one of scripts, plain, libraries, tuner, journal, resume, cli; all of them by default. With
+`--nni`, the interpreter of an environment that has NNI 3.0 (and torch), `scripts` and `tuner` do
+the same work there too, in the same run.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -59,6 +60,52 @@ PLAIN = SCRIPT.format(
 )
 
 
+# Libraries that take long to import: what a trial does with each, between its two checkpoints.
+WORK = {
+    "lightning": """
+import lightning as L, torch
+class Model(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 2)
+model = Model()
+torch.save(model.state_dict(), os.path.join(params["save_checkpoint_dir"], "weights"))
+""",
+    "torchvision": """
+import torch, torchvision
+from torchvision import transforms
+transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+model = torchvision.models.squeezenet1_0()
+torch.save(model.state_dict(), os.path.join(params["save_checkpoint_dir"], "weights"))
+""",
+    "sklearn, pandas": """
+import pandas as pd
+from sklearn.datasets import load_iris
+from sklearn.linear_model import SGDClassifier
+data = load_iris(as_frame=True).frame
+model = SGDClassifier(max_iter=5, tol=None).fit(data.drop(columns="target"), data["target"])
+""",
+    "stable_baselines3, PPO": """
+from stable_baselines3 import PPO
+model = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, n_epochs=1, device="cpu")
+model.learn(32)
+model.save(os.path.join(params["save_checkpoint_dir"], "policy"))
+""",
+    "transformers, a small BERT": """
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+config = BertConfig(
+    vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+)
+model = BertForSequenceClassification(config)
+out = model(input_ids=torch.randint(0, 100, (4, 16)), labels=torch.randint(0, 2, (4,)))
+out.loss.backward()
+torch.save(model.state_dict(), os.path.join(params["save_checkpoint_dir"], "weights"))
+""",
+}
+AT_LEAST = {"lightning": 30, "stable_baselines3, PPO": 10, "transformers, a small BERT": 10}
+
+
 def row(work: str, measured: str, must: str) -> None:
     print(f"| {work} | {measured} | {must} |", flush=True)
 
@@ -81,8 +128,36 @@ def plain() -> None:
     row("the same, warm", f"{warm:.0f} ms", "")
 
 
-def through_shoal(script: str, *, warm: bool) -> float:
-    """Wall x slots per trial, in ms, from the end of the first generation on."""
+def libraries() -> None:
+    """Trials that import a library and use it, in forks and in processes of their own."""
+    for name, work in WORK.items():
+        if find_spec(name.partition(",")[0]) is None:
+            row(f"script trial with {name}", "not installed", "")
+            continue
+        head, made, tail = PLAIN.partition(
+            'os.makedirs(params["save_checkpoint_dir"], exist_ok=True)'
+        )
+        script = head + made + work + tail
+        # warm ones learn from the first what to share, and that is in place after some generations
+        warm = through_shoal(script, warm=True, generations=12, last=6)
+        cold = through_shoal(script, warm=False, generations=3, last=2, population=4)
+        must = f">= {AT_LEAST[name]} x" if name in AT_LEAST else ""
+        row(
+            f"script trial with {name}: cold; warm",
+            f"{cold:.0f} ms; {warm:.0f} ms: {cold / warm:.0f} x",
+            must,
+        )
+
+
+def through_shoal(
+    script: str,
+    *,
+    warm: bool,
+    population: int = POPULATION,
+    generations: int = STEPS,
+    last: int = STEPS - 1,
+) -> float:
+    """Wall x slots per trial, in ms, over the `last` generations."""
     import shoal  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as name:
@@ -93,15 +168,16 @@ def through_shoal(script: str, *, warm: bool) -> float:
             command="python3 trial.py",
             directory=folder,
             space=Space({"x": Float(0, 1)}),
-            population=POPULATION,
-            steps=STEPS,
+            population=population,
+            steps=generations,
             workers=SLOTS,
             warm=warm,
         )
         result = shoal.run(config, home=folder / "home")
         assert result.state == "done", result.reason
-        check(folder / "log")
-        return steady([row.ended for row in result.trials() if row.ended is not None])
+        check(folder / "log", population, generations)
+        ended = [row.ended for row in result.trials() if row.ended is not None]
+        return steady(ended, last * population)
 
 
 def through_nni(python: str) -> float:
@@ -117,19 +193,21 @@ def through_nni(python: str) -> float:
         sizes = map(str, (POPULATION, STEPS, SLOTS))
         env = {**os.environ, "BENCH_LOG": str(log)}
         subprocess.run([*driver, *sizes], env=env, check=True, stdout=subprocess.DEVNULL)
-        check(log)
-        return steady([float(line.split()[1]) for line in log.read_text().splitlines()])
+        check(log, POPULATION, STEPS)
+        ended = [float(line.split()[1]) for line in log.read_text().splitlines()]
+        return steady(ended, (STEPS - 1) * POPULATION)
 
 
-def check(log: Path) -> None:
+def check(log: Path, population: int, generations: int) -> None:
     """The same work was done: each step by each member."""
     steps = sorted(int(line.split()[0]) for line in log.read_text().splitlines())
-    assert steps == sorted(list(range(1, STEPS + 1)) * POPULATION), steps
+    assert steps == sorted(list(range(1, generations + 1)) * population), steps
 
 
-def steady(ended: list[float]) -> float:
+def steady(ended: list[float], count: int) -> float:
+    """Over the last `count` trials: the first generation waits for what starts up."""
     ended.sort()
-    rest = ended[POPULATION - 1 :]  # the first generation waits for what starts up
+    rest = ended[-count - 1 :]
     return (rest[-1] - rest[0]) * 1000 * SLOTS / (len(rest) - 1)
 
 
@@ -271,6 +349,7 @@ def main() -> None:
     rows: dict[str, Callable[[], None]] = {
         "scripts": lambda: scripts(args.nni),
         "plain": plain,
+        "libraries": libraries,
         "tuner": lambda: tuner(args.nni),
         "journal": journal,
         "resume": resume,

@@ -1,6 +1,7 @@
 """Folders of experiments: made whole or not at all, held by one controller, found by name."""
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,43 @@ def test_or_not_at_all(tmp_path: Path, there_before: bool) -> None:
         create(home, fail)
     assert home.exists() == there_before
     assert not there_before or list(home.iterdir()) == []
+
+
+def test_what_a_killed_maker_has_left_is_swept(tmp_path: Path) -> None:
+    make = (
+        "import os, signal, sys; from pathlib import Path; from shoal.home import create\n"
+        "create(Path(sys.argv[1]), lambda folder: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    subprocess.run([sys.executable, "-c", make, str(tmp_path)], check=False)
+    (tmp_path / ".zzzzzzzz.partial").mkdir()  # killed earlier still
+    assert len(list(tmp_path.iterdir())) == 2
+    folder = made(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.id]
+
+
+def test_what_somebody_is_making_is_not(tmp_path: Path) -> None:
+    def fill(folder: Folder) -> None:
+        made(tmp_path, "meanwhile")
+        filled("x", 1.0)(folder)  # type: ignore[operator]
+
+    folder = create(tmp_path, fill)
+    assert len(experiments(tmp_path)) == 2
+    assert folder.journal.is_file()
+
+
+@pytest.mark.parametrize(
+    ("home", "expected"), [(None, 0o700), (0o755, 0o700), (0o2775, 0o2770), (0o1777, 0o700)]
+)
+def test_others_cannot_look_into_it_unless_home_is_shared(
+    tmp_path: Path, home: int | None, expected: int
+) -> None:
+    if home is not None:
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home").chmod(home)
+    mode = made(tmp_path / "home").path.stat().st_mode
+    assert oct(stat.S_IMODE(mode)) == oct(expected)
+    if home is None:
+        assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
 
 
 def test_a_home_that_cannot_be_is_said_to_be_none(tmp_path: Path) -> None:

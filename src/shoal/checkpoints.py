@@ -4,11 +4,14 @@ What a folder holds is the trial's affair. An exploit copies no bytes: the trial
 folder of the one it starts from.
 """
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from shoal.core.population import Population
 from shoal.core.records import Trial
@@ -44,9 +47,16 @@ class Checkpoints:
         return None if trial.parent is None else self.save(self.population.trials[trial.parent])
 
     def prepare(self, trial: Trial) -> None:
-        """Let `trial` find nothing in the folder that it will make, as if it had never run."""
+        """Let `trial` find nothing in the folder that it will make, as if it had never run.
+
+        Raises:
+            OSError: the disk is full, or of no use in another way.
+        """
+        member = self.save(trial).parent
+        if member.is_symlink() or not member.is_dir():  # a trial may have put anything there
+            member.unlink(missing_ok=True)
         remove(self.save(trial))
-        self.save(trial).parent.mkdir(parents=True, exist_ok=True)
+        member.mkdir(parents=True, exist_ok=True)
         self._there.add(trial.id)
 
     def lost(self, trial: Trial) -> bool:
@@ -79,48 +89,113 @@ def saved(folder: Path) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Delete `folder` with all it holds, if it is there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete `folder` with all it holds, if it is there; also what is there in its place."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:  # rmtree would wait for somebody to write to a FIFO
+        with suppress(OSError):
+            folder.unlink()
 
 
-def claim(root: Path, experiment: str) -> None:
-    """Make `root` the checkpoint folder of `experiment`.
+def claim(
+    root: Path, experiment: str, home: Path, exists: Callable[[Path, str], bool], *, new: bool
+) -> None:
+    """Make `root` the checkpoint folder of `experiment`, or see that it still is.
+
+    Of several at the same moment one gets it.
+
+    Args:
+        root: the folder.
+        experiment: an id.
+        home: where that experiment lives, to be written down.
+        exists: whether there is an experiment with this id in this home.
+        new: whether it is about to begin, and can have no checkpoints yet.
 
     Raises:
         CheckpointError: it holds checkpoints already, which a fresh run would load as its own, or
             it is another experiment's, or it cannot be written to.
     """
-    owner = owner_of(root)
-    if owner == experiment:
-        return
-    there = next(members(root), None)
-    if there is not None:
-        whose = f"those of experiment {owner}" if owner else "of an earlier run"
-        forward = f"`shoal resume {owner}`, or `shoal rm {owner}`, or" if owner else "Empty it, or"
-        raise CheckpointError(
-            f"{root} already holds checkpoints ({there.name}/...), {whose}: a fresh run would load "
-            f"them as its own. {forward} name another folder."
-        )
+    if new and owner_of(root) != experiment:
+        _refuse_members(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        (root / OWNER).write_text(json.dumps({"experiment": experiment}) + "\n")
+        with _owner_file(root) as file:
+            owner, whose = _owner(file.buffer.read())
+            if owner == experiment:
+                return
+            if owner and (not new or exists(Path(whose or home), owner)):
+                which = "by now " if not new else ""
+                raise CheckpointError(
+                    f"{root} is {which}the checkpoint folder of experiment {owner}: name another "
+                    f"folder, or `shoal rm {owner}`."
+                )
+            if new:
+                _refuse_members(root)
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps({"experiment": experiment, "home": str(home)}) + "\n")
     except OSError as error:
         raise CheckpointError(f"{root} cannot hold checkpoints: {error}") from error
+
+
+def _refuse_members(root: Path) -> None:
+    there = next(members(root), None)
+    if there is None:
+        return
+    if not there.is_dir():
+        raise CheckpointError(
+            f"{there} is in the place of member {there.name}'s checkpoints. Remove it, or name "
+            "another folder for checkpoints."
+        )
+    owner = owner_of(root)
+    whose = f"those of experiment {owner}" if owner else "of an earlier run"
+    forward = f"`shoal resume {owner}`, or `shoal rm {owner}`, or" if owner else "Empty it, or"
+    raise CheckpointError(
+        f"{root} already holds checkpoints ({there.name}/...), {whose}: a fresh run would load "
+        f"them as its own. {forward} name another folder."
+    )
+
+
+@contextmanager
+def _owner_file(root: Path) -> Iterator[TextIO]:
+    """The file that says whose `root` is, which nobody else reads or writes meanwhile."""
+    path = root / OWNER
+    while True:
+        with path.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                file.seek(0)
+                yield file
+                return
+            # it was released as we waited for it
 
 
 def owner_of(root: Path) -> str | None:
     """The experiment whose checkpoints `root` holds, as far as it says."""
     try:
-        owner = json.loads((root / OWNER).read_text())["experiment"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return _owner((root / OWNER).read_bytes())[0]
+    except OSError:
         return None
-    return owner if isinstance(owner, str) else None
+
+
+def _owner(text: bytes) -> tuple[str | None, str | None]:
+    """(the owner, its home), as far as `text` says."""
+    try:
+        written = json.loads(text)
+    except (ValueError, RecursionError):
+        return None, None
+    if not isinstance(written, dict):
+        return None, None
+    owner, home = written.get("experiment"), written.get("home")
+    return owner if isinstance(owner, str) else None, home if isinstance(home, str) else None
 
 
 def members(root: Path) -> Iterator[Path]:
-    """The folders in `root` that are a member's and hold something."""
+    """What there is in `root` in a member's name, but for empty folders."""
     if root.is_dir():
-        yield from (path for path in sorted(root.iterdir()) if path.name.isdigit() and saved(path))
+        for path in sorted(root.iterdir()):
+            if path.name.isascii() and path.name.isdigit() and (saved(path) or not path.is_dir()):
+                yield path
 
 
 def release(root: Path, experiment: str, population: int) -> None:

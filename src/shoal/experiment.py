@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal import home as homes
-from shoal.checkpoints import CheckpointError, claim, owner_of, release
+from shoal.checkpoints import CheckpointError, claim, release
 from shoal.compat.nni import config as nni
 from shoal.config import Config, parse
 from shoal.controller import Observer, Quiet, drive
@@ -115,6 +115,7 @@ def resume(
         "max_duration": max_duration, "target": target,
     }  # fmt: skip
     config = changed(Config.restore(Result(folder).config), limits)
+    own(folder.id, folder.path.parent, config, new=False)
     drive(folder, config, places(config), observer, [])
     return Result(folder)
 
@@ -188,16 +189,6 @@ def prepare(folder: Folder, config: Config) -> None:
     """
     if not config.directory.is_dir():
         raise ExperimentError(f"trials are to run in {config.directory}, which is not a folder")
-    if config.checkpoints is not None:
-        owner = owner_of(config.checkpoints)
-        if owner is not None and Folder(folder.path.parents[1] / owner).holder() is not None:
-            raise ExperimentError(
-                f"{config.checkpoints} is in use by experiment {owner}, which runs"
-            )
-        try:
-            claim(config.checkpoints, folder.id)
-        except CheckpointError as error:
-            raise ExperimentError(str(error)) from error
     meta = {
         "id": folder.id,
         "name": config.name,
@@ -205,3 +196,17 @@ def prepare(folder: Folder, config: Config) -> None:
         "config": dumps(config.dump()),
     }
     SqliteStore.create(folder.journal, meta).close()
+    own(folder.id, folder.path.parents[1], config, new=True)  # last: nothing fails after it
+
+
+def own(id: str, home: Path, config: Config, *, new: bool) -> None:
+    """See that the folder for checkpoints, where `config` names one, is this experiment's.
+
+    Raises:
+        ExperimentError: it is not.
+    """
+    if config.checkpoints is not None:
+        try:
+            claim(config.checkpoints, id, home, homes.exists, new=new)
+        except CheckpointError as error:
+            raise ExperimentError(str(error)) from error

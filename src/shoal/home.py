@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ from typing import Self
 
 from shoal.stores.sqlite import SqliteStore, StoreError
 
+PRIVATE = 0o700  # mode of a folder
 ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing that looks like something else
 
 
@@ -121,27 +123,72 @@ class Lock:
 def create(home: Path, fill: Callable[[Folder], None]) -> Folder:
     """A new experiment in `home`, filled by `fill`: it appears whole, or not at all.
 
+    What a maker that was killed has left half made is swept away.
+
     Raises:
         ExperimentError: `home` cannot be written to.
     """
-    id = "".join(ALPHABET[byte % len(ALPHABET)] for byte in os.urandom(8))
-    partial = Folder(home / f".{id}.partial" / id)
     new = not home.exists()
     try:
-        partial.path.mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
+        sweep(home)
+        partial, lock = place(home)
+        try:
+            with lock:
+                fill(partial)
+                partial.path.rename(home / partial.id)
+        finally:
+            shutil.rmtree(partial.path.parent, ignore_errors=True)
     except OSError as error:
         raise ExperimentError(
             f"experiments cannot be kept in {home}: {error}. Set SHOAL_HOME to another folder."
         ) from error
-    try:
-        fill(partial)
-        partial.path.rename(home / id)
     finally:
-        shutil.rmtree(partial.path.parent, ignore_errors=True)
         if new:
             with suppress(OSError):  # it holds the experiment
                 home.rmdir()
-    return Folder((home / id).resolve())
+    return Folder((home / partial.id).resolve())
+
+
+def place(home: Path) -> tuple[Folder, "Lock"]:
+    """A folder for a new experiment, not seen as one until it is renamed, and the lock on it.
+
+    Nobody but its owner can look into it, unless the group of `home` may write there.
+    """
+    shared = stat.S_IMODE(home.stat().st_mode) & 0o022 == 0o020
+    while True:
+        id = "".join(ALPHABET[byte % len(ALPHABET)] for byte in os.urandom(8))
+        partial = Folder(partial_of(home, id) / id)
+        try:
+            partial.path.mkdir(parents=True)
+            inherited = partial.path.stat().st_mode & stat.S_ISGID
+            partial.path.chmod(inherited | (0o770 if shared else PRIVATE))
+            lock = Lock(partial)
+        except (FileNotFoundError, ExperimentError):
+            continue  # swept before it was locked
+        if partial.lock.exists():
+            return partial, lock
+
+
+def sweep(home: Path) -> None:
+    """Delete what is half made in `home` by makers that are gone."""
+    for path in home.glob(".*.partial"):
+        with suppress(OSError):
+            path.rmdir()  # nothing is in it yet
+        with suppress(OSError, ExperimentError):
+            for folder in map(Folder, path.iterdir()):
+                with Lock(folder):  # its maker would have it
+                    shutil.rmtree(path)
+
+
+def partial_of(home: Path, id: str) -> Path:
+    """Where an experiment is while it is made."""
+    return home / f".{id}.partial"
+
+
+def exists(home: Path, id: str) -> bool:
+    """Whether there is an experiment `id` in `home`, or one is being made."""
+    return (home / id).exists() or partial_of(home, id).exists()
 
 
 def link(folder: Folder, home: Path) -> None:

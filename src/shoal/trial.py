@@ -158,7 +158,9 @@ def write_report(directory: Path, kind: str, value: object) -> None:
     Raises:
         OSError: The file cannot be written, or not whole (the disk is full).
     """
-    data = f"{{{json.dumps(kind)}: {to_json(value)}}}\n".encode()
+    told = rank()
+    of = "" if told is None else f', "rank": {told}'
+    data = f"{{{json.dumps(kind)}: {to_json(value)}{of}}}\n".encode()
     # One write on a descriptor that appends: the kernel places it behind whatever the other
     # processes of this trial write at the same moment, so no line is ever torn or overwritten. A
     # buffered file would give neither.
@@ -168,6 +170,14 @@ def write_report(directory: Path, kind: str, value: object) -> None:
             raise OSError(f"the report did not fit on the disk: {directory / 'metrics.jsonl'}")
     finally:
         os.close(descriptor)
+
+
+def rank(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Which of the processes that a launcher has started for this trial this is, if one has."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if environ.get(name, "").isdecimal():
+            return int(environ[name])
+    return None
 
 
 def to_json(value: object) -> str:

@@ -16,8 +16,10 @@ from shoal.cli.words import answer, tell
 from shoal.home import ExperimentError, experiments
 from shoal.result import Result, home_of
 from shoal.result import open as result_of
+from shoal.runners import written
 
 POLL_S = 0.1  # how often `log -f` looks
+READ_BYTES = 1 << 20  # at a time
 ENDED = {"finished", "failed"}
 
 
@@ -136,10 +138,7 @@ def printed(result: Result, trial: int) -> Iterator[bool]:
             tell(f"trial {trial}, attempt {attempt}: {result.folder.trial(trial, attempt)}")
         for name in offsets:
             file = result.folder.trial(trial, attempt) / name
-            if file.is_file():
-                with file.open("rb") as opened:
-                    opened.seek(offsets[name])
-                    data = opened.read()
+            while data := written.read(file, offsets[name], READ_BYTES):
                 offsets[name] += len(data)
                 click.echo(data, nl=False, err=name == "stderr")
         yield row.state not in ENDED and result.folder.holder() is not None

@@ -62,7 +62,9 @@ class Failed:
     """The trial ended without a usable score."""
 
     trial: int
-    kind: str  # crash, killed, timeout, no result, bad result, nan, lost checkpoint, lost
+    kind: (
+        str  # crash, killed, timeout, bad files, no result, bad result, nan, lost checkpoint, lost
+    )
     reason: str  # for people: what was expected, what came
     attempt: int = 1
 

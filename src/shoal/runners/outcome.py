@@ -6,11 +6,14 @@ One table, in the order in which it is looked at:
     out of time                                       timeout
     ended by a signal                                 killed
     exit code other than 0, even after a result       crash
+    a file or a checkpoint that is none, or too long  bad files
     no final result                                   no result
     a final result that is no number, and no
     mapping with a number under the metric's name     bad result
     NaN, +inf, -inf                                   nan
     anything else, 0 included; of several, the first  Finished
+
+Of several processes of a trial, ranks, the lowest is heard.
 """
 
 import json
@@ -23,8 +26,11 @@ from pathlib import Path
 from typing import Literal
 
 from shoal.core.records import Failed, Finished, Report, Trial, Value
+from shoal.runners import written
 
 STDERR_LINES = 12  # of a failed trial's stderr, how many are told
+TAIL_BYTES = 8192  # and no more than this
+LINE_BYTES, REPORTS_BYTES = 1 << 20, 64 << 20  # of a report, of all of a trial's
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,44 +47,65 @@ class Objective:
 
 @dataclass(slots=True)
 class Reported:
-    """What a trial has written to its `metrics.jsonl` so far."""
+    """What a trial has written to its `metrics.jsonl` so far.
+
+    Args:
+        file: that file.
+        rank: what the trial's environment says before it starts any ranks of its own.
+    """
 
     file: Path
+    rank: int | None = None
     intermediate: int = 0  # how many there were
-    finals: list[Value] = field(default_factory=list)
+    problem: str | None = None  # what is wrong with the file
+    _finals: list[tuple[int, Value]] = field(default_factory=list)
     _offset: int = 0
+
+    @property
+    def finals(self) -> list[Value]:
+        """The final results of the lowest rank that has reported any."""
+        lowest = min((rank for rank, _ in self._finals), default=0)
+        return [value for rank, value in self._finals if rank == lowest]
 
     def read(self) -> list[Value]:
         """The intermediate results that are new; final ones go to `finals`."""
-        try:
-            with self.file.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        whole = data.rfind(b"\n") + 1  # the last line may be half written
-        self._offset += whole
         new: list[Value] = []
-        for line in data[:whole].splitlines():
-            kind, value = parse(line)
-            (new if kind == "intermediate" else self.finals).append(value)
+        while self.problem is None:
+            data = written.read(self.file, self._offset, LINE_BYTES)
+            whole = data.rfind(b"\n") + 1  # the last line may be half written
+            for line in data[:whole].splitlines():
+                kind, value, rank = parse(line)
+                rank = 0 if rank == self.rank else rank
+                if kind == "final":
+                    self._finals.append((rank, value))
+                elif rank == 0:
+                    new.append(value)
+            self._offset += whole
+            if self._offset > REPORTS_BYTES:
+                self.problem = f"it reported more than {REPORTS_BYTES >> 20} MiB"
+            elif len(data) == LINE_BYTES and not whole:
+                self.problem = f"it reported a line of more than {LINE_BYTES >> 20} MiB"
+            elif len(data) < LINE_BYTES:
+                break
         self.intermediate += len(new)
         return new
 
 
-def parse(line: bytes) -> tuple[str, Value]:
-    """(kind, value) of a line of `metrics.jsonl`: one that is neither is a bad final result."""
+def parse(line: bytes) -> tuple[str, Value, int]:
+    """(kind, value, rank) of a line of `metrics.jsonl`: what is no report is a bad final result."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
         message = None
+    rank = message.get("rank", 0) if isinstance(message, dict) else 0
+    rank = rank if isinstance(rank, int) else 0
     match message:
         case {"final": value}:
-            return "final", value
+            return "final", value, rank
         case {"intermediate": value}:
-            return "intermediate", value
+            return "intermediate", value, rank
         case _:
-            return "final", line.decode(errors="replace")  # meant to be one; it will be told
+            return "final", line.decode(errors="replace"), 0  # meant to be one; it will be told
 
 
 def judge(
@@ -90,12 +117,16 @@ def judge(
     saved: bool,
     timeout_s: float | None,
     stderr: Path,
+    problem: str | None = None,
 ) -> Report:
     """The report of `trial`, whose process ended with the wait status `status`.
 
     `timeout_s` is the time it was given, if it used that up. `stderr` is the file it wrote to.
+    `problem` is what is wrong with what it wrote, if anything.
     """
-    failure = failure_of(status, finals, objective.metric, timeout_s, stderr)
+    failure = failure_of(
+        status, finals, objective.metric, timeout_s=timeout_s, stderr=stderr, problem=problem
+    )
     if failure is not None:
         return Failed(trial.id, *failure, trial.attempt)
     metric, metrics = measure(finals[0], objective.metric)
@@ -104,7 +135,13 @@ def judge(
 
 
 def failure_of(
-    status: int, finals: Sequence[Value], metric: str, timeout_s: float | None, stderr: Path
+    status: int,
+    finals: Sequence[Value],
+    metric: str,
+    *,
+    timeout_s: float | None,
+    stderr: Path,
+    problem: str | None,
 ) -> tuple[str, str] | None:
     """(kind, reason) of a failure, by the table above; None where there is none."""
     code = os.waitstatus_to_exitcode(status)
@@ -115,6 +152,8 @@ def failure_of(
     if code > 0:
         after = " after it had reported its final result" if finals else ""
         return "crash", f"exit code {code}{after}{tail(stderr)}"
+    if problem is not None:
+        return "bad files", problem
     if not finals:
         return "no result", f"it ended without reporting a final result{tail(stderr)}"
     value = measure(finals[0], metric)[0]
@@ -158,10 +197,6 @@ def short(value: Value) -> str:
 
 def tail(file: Path) -> str:
     """The last lines of a file, to be put behind a reason; nothing if there are none."""
-    try:
-        with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - 8192))
-            lines = opened.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
+    data = written.read(file, max(0, written.size(file) - TAIL_BYTES), TAIL_BYTES)
+    lines = data.decode(errors="replace").strip().splitlines()
     return "".join(f"\n  {line}" for line in ("", *lines)[-STDERR_LINES:] if line)

@@ -1,9 +1,9 @@
 """Run trials as the user's own command, one process for one step of one member."""
 
+import errno
 import json
 import os
 import selectors
-import shutil
 import signal
 import sys
 import time
@@ -16,10 +16,11 @@ from typing import Any
 
 import psutil
 
-from shoal.checkpoints import Checkpoints, saved
+from shoal.checkpoints import Checkpoints, remove, saved
 from shoal.core.chance import number
 from shoal.core.records import LOST, Failed, Measured, Report, Seen, Started, Trial
 from shoal.home import Folder
+from shoal.runners import written
 from shoal.runners.base import RunnerError
 from shoal.runners.forkserver import ForkServer, Imports
 from shoal.runners.gpus import Gpus
@@ -27,6 +28,7 @@ from shoal.runners.launch import EXPERIMENT, Launch, as_a_shell_has_it
 from shoal.runners.outcome import Objective, Reported, judge
 from shoal.runners.preload import imports_of
 from shoal.runners.warm.libraries import shared
+from shoal.trial import rank
 
 TICK_S = 1.0  # how long a wait lasts at most
 GRACE_S = 5.0  # between asking a process to end and ending it
@@ -35,6 +37,8 @@ DEATHS = 4  # of servers in a row, with no trial ending in between: something is
 LOSSES = 3  # of a trial with its server, after which it is taken for the cause
 RENEWALS = 12  # of what is shared, in one run
 NOTE_BYTES = 1 << 20
+# what an earlier trial may have done to the place of a folder
+IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP}
 OURS = "SHOAL_TRIAL_DIR"
 OWN = {"nni", "shoal"}
 
@@ -71,6 +75,7 @@ class Running:
 
     trial: Trial
     folder: Path
+    rank: int | None = None  # of the controller itself, where a launcher has started that
     gpus: list[int] | None = None
     server: ForkServer | None = None
     pid: int = 0  # known once it has started, as that of its keeper
@@ -81,7 +86,14 @@ class Running:
     timed_out: bool = False
 
     def __post_init__(self) -> None:
-        self.reported = Reported(self.folder / "metrics.jsonl")
+        self.reported = Reported(self.folder / "metrics.jsonl", self.rank)
+
+    def problem(self, save: Path) -> str | None:
+        """What is wrong with what it has written, `save` being its checkpoint; None if nothing."""
+        for name in ("metrics.jsonl", "stdout", "stderr"):
+            if (kind := written.kind(self.folder / name)) is not None:
+                return f"its {name} is {kind}, where a file is expected"
+        return self.reported.problem or written.unfit(save)
 
 
 class ScriptRunner:
@@ -160,7 +172,9 @@ class ScriptRunner:
         return f"the imports that trials share to be loaded ({self._next.loading or 'starting'})"
 
     def submit(self, trial: Trial) -> None:
-        self._waiting.append(Running(trial, self._folder.trial(trial.id, trial.attempt)))
+        self._waiting.append(
+            Running(trial, self._folder.trial(trial.id, trial.attempt), rank(self._env))
+        )
         self._fill()
 
     def wait(self) -> Sequence[Report | Seen]:
@@ -400,11 +414,18 @@ class ScriptRunner:
             reason = f"it was to start from {load}, which is gone"
             self._events.append(Failed(trial.id, "lost checkpoint", reason, trial.attempt))
             return
-        self._checkpoints.prepare(trial)
-        shutil.rmtree(running.folder, ignore_errors=True)
-        running.folder.mkdir(parents=True)
-        message = json.dumps(self._describe(trial))
-        (running.folder / "trial.json").write_text(message + "\n")
+        try:
+            self._checkpoints.prepare(trial)
+            remove(running.folder)
+            running.folder.mkdir(parents=True)
+            message = json.dumps(self._describe(trial))
+            (running.folder / "trial.json").write_text(message + "\n")
+        except OSError as error:
+            if error.errno not in IN_THE_WAY:  # a full disk is not this trial's
+                raise
+            reason = f"there is something in the place of its folder: {error}"
+            self._events.append(Failed(trial.id, "bad files", reason, trial.attempt))
+            return
         running.gpus, running.server = self._gpus.take(), server
         key = key_of(trial)
         self._running[key] = running
@@ -490,6 +511,7 @@ class ScriptRunner:
             saved=saved(save),
             timeout_s=self._timeout_s if running.timed_out else None,
             stderr=running.folder / "stderr",
+            problem=running.problem(save),
         )
         self._events.append(report)
         if left:
@@ -550,9 +572,8 @@ def first_guess(launch: Launch, preload: Sequence[str]) -> Imports:
 def read_note(file: Path) -> object:
     """What a trial has noted about its imports; None if nothing."""
     try:
-        with file.open("rb") as opened:
-            return json.loads(opened.read(NOTE_BYTES))
-    except (OSError, ValueError, RecursionError):
+        return json.loads(written.read(file, 0, NOTE_BYTES))
+    except (ValueError, RecursionError):
         return None
 
 
