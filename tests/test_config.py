@@ -195,6 +195,7 @@ def test_every_mistake_is_told_at_once() -> None:
          "got -1")),
         ("gpus_per_trial", float("inf"), ("gpus_per_trial: expected a whole number, or a fraction "
          "below 1, got Infinity")),
+        ("gpus", [1, 1], "gpus: expected each index once, got [1, 1]"),
         ("timeout", 0, "timeout: expected a time above 0 (seconds, or 30s, 10m, 0.5h, 1d), got 0"),
         ("timeout", "-1m", ("timeout: expected a time above 0 (seconds, or 30s, 10m, 0.5h, 1d), "
          "got '-1m'")),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -97,6 +98,12 @@ def _env(value: object) -> dict[str, str]:
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _different(indices: list[int]) -> list[int]:
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"expected each index once, got {shown(indices)}")
+    return indices
 
 
 def _gpus_per_trial(value: object) -> float:
@@ -223,7 +230,7 @@ class Config(_Checked):
     retries: Natural = 1
     timeout: Seconds | None = None
     gpus_per_trial: Annotated[float, PlainValidator(_gpus_per_trial)] | None = None
-    gpus: list[Natural] | None = None
+    gpus: Annotated[list[Natural], AfterValidator(_different)] | None = None
     trials_per_gpu: Positive = 1
     use_active_gpus: bool = False
     preload: list[Text] | None = None

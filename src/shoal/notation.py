@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 TRUNCATION, SHIFT, PERTURB, RESAMPLE = "truncation", "shift", "perturb", "resample"
 
-TIME = r"(\d+\.?\d*|\.\d+)\s*([smhd]?)"
+TIME = r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*([smhd]?)"
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Made = TypeVar("Made")
@@ -62,14 +62,14 @@ def dump_space(space: Space) -> dict[str, Any]:
 
 
 def parse_seconds(raw: object) -> float:
-    """The seconds that `raw` is: a number of them, or text such as "90s", "10m", "0.5h", "1d".
+    """The seconds that `raw` is: a number of them, or text such as "90s", "10M", "0.5h", "1e3s".
 
     Raises:
         ValueError: It is neither, or not above 0.
     """
     seconds = raw
-    if isinstance(raw, str) and (match := re.fullmatch(TIME, raw.strip())):
-        seconds = float(match[1]) * SECONDS[match[2]]
+    if isinstance(raw, str) and (match := re.fullmatch(TIME, raw.strip().lower())):
+        seconds = float(match[1] + (match[2] or "")) * SECONDS[match[3]]
     if not is_number(seconds) or not seconds > 0:
         raise ValueError(
             f"expected a time above 0 (seconds, or 30s, 10m, 0.5h, 1d), got {shown(raw)}"

@@ -207,20 +207,32 @@ def reached(domain: Domain, value: Any, factor: float = 0.2) -> set[Any]:
         (Normal(0, 2, step=0.5), 0.5, {0.0, 1.0}),
         (Choice(["a", "b", "c"]), "b", {"a", "c"}),
         (Fixed("a"), "a", {"a"}),
-        # what a bound forbids goes the other way; what is beyond it ends there
-        (Int(1, 5), 5, {4}),
-        (Float(0, 10), 10.0, {8.0}),
+        # what a bound forbids is not done; what is beyond it ends there
+        (Int(1, 5), 5, {4, 5}),
+        (Int(1, 5), 1, {1, 2}),
+        (Float(0, 10), 10.0, {8.0, 10.0}),
         (Float(0, 10), 9.0, {10.0, 7.0}),
-        (Float(0, 1, step=0.3), 1.0, {0.9}),
-        (Choice(["a", "b", "c"]), "c", {"b"}),
+        (Float(0, 1, step=0.3), 1.0, {0.9, 1.0}),
+        (Float(1, 10, log=True), 10.0, {10**0.8, 10.0}),
+        (Choice(["a", "b", "c"]), "c", {"b", "c"}),
         (Normal(0, 1, log=True, step=1), 0.0, {1.0}),
         # an option named twice is one neighbour, not a way to stand still
-        (Choice([1, 1, 2]), 1, {2}),
-        (Choice([1, 1.0]), 1, {1.0}),
+        (Choice([1, 1, 2]), 1, {1, 2}),
+        (Choice([1, 2, 2, 3]), 2, {1, 3}),
+        (Choice([1, 1.5]), 1.5, {1, 1.5}),
     ],
 )
 def test_a_shift_goes_where_nni_goes(domain: Domain, value: Any, expected: set[Any]) -> None:
     assert reached(domain, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("domain", "bound"),
+    [(Float(0, 1), 0.0), (Int(0, 9), 9), (Choice(["a", "b"]), "a"), (Float(0, 1, step=0.3), 1.0)],
+)
+def test_at_a_bound_half_of_the_shifts_stay(domain: Domain, bound: Any) -> None:
+    stayed = sum(domain.shift(bound, 0.2, Random(seed)) == bound for seed in range(1000))
+    assert 450 <= stayed <= 550
 
 
 def test_logarithmic_shifts_are_in_the_logarithm() -> None:
@@ -291,11 +303,13 @@ def test_scaling_is_a_product_that_never_sticks(
 )
 def test_long_walks_at_the_edge_of_floats(domain: Domain, explore: Shift | Perturb) -> None:
     space, rng = Space({"x": domain}), Random(1)
+    ends = () if isinstance(domain, Normal) else (domain.low, domain.high)  # type: ignore[attr-defined]
     hparams = space.sample(rng)
     for _ in range(500):
         after = explore(hparams, space, rng)
         assert space.contains(after)
-        assert after != hparams
+        stays = isinstance(explore, Shift) and hparams["x"] in ends
+        assert after != hparams or stays
         hparams = after
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shoal.core.explore import Explore
-from shoal.core.space import LEAST_MOVE, Domain, Float, Int, Normal, Space
+from shoal.core.space import LEAST_MOVE, Choice, Domain, Float, Int, Normal, Space
 from tests import domains as any_
 
 
@@ -32,6 +32,13 @@ def bounds(domain: Float | Normal) -> set[float]:
     return {domain.low, domain.high} if isinstance(domain, Float) else set()
 
 
+def at_a_bound(domain: Domain, value: Any) -> bool:
+    """Whether a shift of `value` may stay where it is."""
+    if isinstance(domain, Float | Int):
+        return value in {domain.low, domain.high}
+    return isinstance(domain, Choice)  # it ends somewhere, too, and so do branches within
+
+
 def moved(domain: Domain, value: Any, factor: float, rng: Random) -> Any:
     """`value` after one of the two moves, each as likely."""
     move = domain.shift if rng.random() < 0.5 else domain.scale
@@ -48,7 +55,8 @@ def test_a_shift_stays_lawful_and_moves(domain: Domain, factor: float, rng: Rand
     value = domain.sample(rng)
     after = domain.shift(value, factor, rng)
     lawful(domain, after)
-    assert (text(after) != text(value)) == domain.moves
+    assert text(after) == text(value) or domain.moves
+    assert text(after) != text(value) or not domain.moves or at_a_bound(domain, value)
 
 
 @given(any_.domains, any_.factors, any_.rngs)
@@ -65,15 +73,16 @@ def text(value: Any) -> str:
 
 
 @given(st.one_of(any_.floats, any_.ints), any_.factors, any_.rngs)
-def test_a_value_at_a_bound_leaves_it(domain: Domain, factor: float, rng: Random) -> None:
+def test_a_value_at_a_bound_is_not_stuck(domain: Domain, factor: float, rng: Random) -> None:
     assume(domain.moves)
     assert isinstance(domain, Float | Int)
     kind = float if isinstance(domain, Float) else int
     for bound in (kind(domain.low), kind(domain.high)):
-        for move in (domain.shift, domain.scale):
-            after = move(bound, factor, rng)  # type: ignore[arg-type]
-            lawful(domain, after)
-            assert after != bound
+        after = domain.scale(bound, factor, rng)  # type: ignore[arg-type]
+        lawful(domain, after)
+        assert after != bound
+        ways = {domain.shift(bound, factor, rng) for _ in range(20)}  # type: ignore[arg-type]
+        assert len(ways) == 2, "half of the shifts stay"
 
 
 @given(any_.floats, any_.factors, any_.rngs)
@@ -93,7 +102,7 @@ def test_a_long_walk_stays_lawful(domain: Domain, rng: Random, factors: list[flo
     for factor in factors:
         before, value = value, moved(domain, value, factor, rng)
         lawful(domain, value)
-        assert (text(value) != text(before)) == domain.moves
+        assert text(value) == text(before) or domain.moves
 
 
 @given(any_.spaces, any_.explores, any_.rngs)

@@ -27,6 +27,7 @@ class Shift:
 
     Additive in the range (in its logarithm, where that is the scale), +-1 for whole numbers, the
     next option of a choice, +- `factor` x sd for normals, +- one step where values have steps.
+    What stands at a bound and would leave the range stays, as in NNI.
 
     Raises:
         ValueError: `factor` is not above 0, or `resample` is outside [0, 1].

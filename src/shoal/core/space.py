@@ -58,7 +58,10 @@ class Domain(Protocol):
         ...
 
     def shift(self, value: Value, factor: float, rng: Random) -> Value:
-        """`value` moved up or down, one as likely as the other, by `factor` x the range."""
+        """`value` moved up or down, one as likely as the other, by `factor` x the range.
+
+        What stands at a bound and would leave the range stays there.
+        """
         ...
 
     def scale(self, value: Value, factor: float, rng: Random) -> Value:
@@ -109,6 +112,8 @@ class Float:
 
     def shift(self, value: float, factor: float, rng: Random) -> float:
         way = rng.choice((1, -1))
+        if value == (self.high if way > 0 else self.low):
+            return value
         if self.step is not None:
             return self._either(self._beside, value, way)
         if self.log:
@@ -206,6 +211,8 @@ class Int:
 
     def shift(self, value: int, factor: float, rng: Random) -> int:
         way = rng.choice((1, -1))
+        if value == (self.high if way > 0 else self.low):
+            return value
         ratio = exp((log(self.high) - log(self.low)) * min(factor, 1)) if self.log else 1.0
         return self._either(value, ratio, way)
 
@@ -379,20 +386,29 @@ class Choice:
 
     def shift(self, value: Value, factor: float, rng: Random) -> Value:
         """A neighbour in the list; in a branch, as often its own hyperparameters, shifted."""
-        return self._move(value, rng.choice((1, -1)), rng, lambda d, v: d.shift(v, factor, rng))
+        way = rng.choice((1, -1))
+        return self._move(value, way, rng, lambda d, v: d.shift(v, factor, rng), turn=False)
 
     def scale(self, value: Value, factor: float, rng: Random) -> Value:
         """The neighbour above or below; in a branch, as often its own hyperparameters, scaled."""
-        return self._move(value, 1 if factor > 1 else -1, rng, lambda d, v: d.scale(v, factor, rng))
+        way = 1 if factor > 1 else -1
+        return self._move(value, way, rng, lambda d, v: d.scale(v, factor, rng), turn=True)
 
     def _move(
-        self, value: Value, way: int, rng: Random, inside: Callable[[Domain, Value], Value]
+        self,
+        value: Value,
+        way: int,
+        rng: Random,
+        inside: Callable[[Domain, Value], Value],
+        *,
+        turn: bool,
     ) -> Value:
         here = next(i for i, option in enumerate(self.options) if _is(option, value))
         option = self.options[here]
         ahead = self.options[here + 1 :] if way > 0 else self.options[:here][::-1]
         behind = self.options[:here][::-1] if way > 0 else self.options[here + 1 :]
-        others = [other for other in (*ahead, *behind) if not _is_option(option, other)]
+        reached = (*ahead, *behind) if turn or isinstance(option, Branch) else ahead
+        others = [other for other in reached if not _is_option(option, other)]
         if isinstance(option, Branch) and option.space.moves and (not others or rng.random() < 0.5):
             return {NAME: option.name, **option.space.map(value, inside)}
         return _draw(others[0], rng) if others else value

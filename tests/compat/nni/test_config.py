@@ -1,5 +1,6 @@
 """NNI's experiment files, both versions: read as NNI reads them, or refused with what to do."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,106 @@ def test_what_has_no_effect_is_said_to_have_none() -> None:
     ]
 
 
+def test_what_belongs_to_trials_may_stand_in_the_training_service() -> None:
+    service = {
+        "platform": "local",
+        "trialCommand": "python3 other.py",
+        "trial_code_directory": "code",
+        "trialGpuNumber": 0,
+        "nniManagerIp": "10.0.0.1",
+        "debug": False,
+        "reuseMode": False,
+    }
+    given = {key: value for key, value in V2.items() if key != "trialCommand"}
+    made = config(given | {"trainingService": service})
+    assert (made.command, made.directory) == ("python3 other.py", Path("/exp/code"))
+    assert made.gpus_per_trial == 0
+    assert warnings(given | {"trainingService": service}) == [
+        "trainingService.nniManagerIp has no effect: trials run on this machine"
+    ]
+    both = V2 | {"trainingService": service, "trialGpuNumber": 1}
+    assert (config(both).command, config(both).gpus_per_trial) == ("python3 other.py", 0)
+    assert "trialGpuNumber has no effect: trainingService.trialGpuNumber counts" in warnings(both)
+    reused = V2 | {"trainingService": {"platform": "local", "reuseMode": True}}
+    assert warnings(reused) == [
+        "trainingService.reuseMode has no effect: trials run on this machine"
+    ]
+
+
+def test_what_nni_itself_writes(tmp_path: Path) -> None:
+    """`ExperimentConfig.json()` of NNI 3.0, for a local experiment with PBTTuner."""
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps(SPACE))
+    written = {
+        "experimentName": "digits",
+        "experimentType": "hpo",
+        "searchSpaceFile": str(space),
+        "searchSpace": SPACE,
+        "trialCommand": "python3 trial.py",
+        "trialCodeDirectory": str(tmp_path),
+        "trialConcurrency": 2,
+        "trialGpuNumber": 0,
+        "maxExperimentDuration": "2H",
+        "maxTrialNumber": 4,
+        "useAnnotation": False,
+        "debug": False,
+        "logLevel": "info",
+        "experimentWorkingDirectory": str(tmp_path / "nni-experiments"),
+        "tuner": {"name": "PBTTuner", "classArgs": {"population_size": 2}},
+        "trainingService": {
+            "platform": "local",
+            "trialCommand": "python3 trial.py",
+            "trialCodeDirectory": str(tmp_path),
+            "trialGpuNumber": 0,
+            "debug": False,
+            "useActiveGpu": False,
+            "maxTrialNumberPerGpu": 1,
+            "reuseMode": False,
+        },
+    }
+    made = config(written)
+    assert (made.max_duration, made.steps, made.directory) == (7200, 2, tmp_path)
+    assert made.space == config(V2).space
+    assert [warning.split()[0] for warning in warnings(written)] == ["logLevel", "searchSpace"]
+    space.unlink()
+    assert told(written) == [f"{space}: there is no such file"], "it is the file that counts"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2H", 7200), ("10M", 600), ("1e3s", 1000), ("0.5s", 1), ("1.5D", 129_600), (" 5 m", 300),
+        ("1_000s", 1000), ("1.2e1m", 720), (90, 90),
+    ],
+)  # fmt: skip
+def test_times_are_nnis(text: object, seconds: float) -> None:
+    keys = ("maxTrialDuration", "maxExperimentDuration")
+    made = config(V2 | dict.fromkeys(keys, text))
+    assert (made.timeout, made.max_duration) == (seconds, seconds)
+    assert config(V1 | {"maxExecDuration": text}).max_duration == seconds
+
+
+@pytest.mark.parametrize("text", ["1w", "-5s", "infs", "nand", "s", "0x1d", "1e400s"])
+def test_what_is_no_time_is_told(text: str) -> None:
+    expected = "expected a time above 0 (seconds, or 30s, 10m, 0.5h, 1d)"
+    assert told(V2 | {"maxTrialDuration": text}) == [
+        f"config.yml: maxTrialDuration: {expected}, got {text!r}"
+    ]
+
+
+def test_version_1_keys_of_other_platforms_are_dropped_as_nni_drops_them() -> None:
+    trial = V1["trial"] | {
+        "cpuNum": 1, "memoryMB": 8192, "image": "msranni/nni", "virtualCluster": "default",
+    }  # fmt: skip
+    given = V1 | {"trial": trial, "dltsConfig": {"a": 1}, "hybridConfig": {"b": 2}}
+    assert config(given) == config(V1)
+    assert warnings(given) == [
+        f"{key} has no effect: it is for another platform"
+        for key in ("dltsConfig", "hybridConfig", "trial.cpuNum", "trial.memoryMB", "trial.image",
+                    "trial.virtualCluster")
+    ]  # fmt: skip
+
+
 ONLY_PBT = "shoal runs population based training only"
 
 
@@ -280,8 +381,14 @@ ONLY_PBT = "shoal runs population based training only"
         ({"maxExperimentDuration": "1w"}, ("maxExperimentDuration: expected a time above 0 "
          "(seconds, or 30s, 10m, 0.5h, 1d), got '1w'")),
         ({"searchSpace": None}, "searchSpaceFile: is missing"),
-        ({"searchSpaceFile": "x.json"},
-         "expected one of them, got searchSpaceFile and searchSpace"),
+        ({"experimentType": "nas"},
+         "experimentType: expected hpo, got 'nas': shoal searches no architectures"),
+        ({"trainingService": {"platform": "local", "gpuIndices": [0, 0]}},
+         "trainingService.gpuIndices: expected each index once, got [0, 0]"),
+        ({"trainingService": {"platform": "local", "gpuIndices": "1,0,1"}},
+         "trainingService.gpuIndices: expected each index once, got [1, 0, 1]"),
+        ({"trainingService": {"platform": "local", "trialGpuNumber": "x"}},
+         "trainingService.trialGpuNumber: expected a whole number, or a fraction below 1, got 'x'"),
         ({"searchSpace": {"lr": {"_type": "uniform", "_value": [1]}}},
          "searchSpace.lr._value: expected [low, high] for uniform, got [1]"),
         ({"searchSpace": {"load_checkpoint_dir": 1}},
@@ -335,7 +442,14 @@ def test_an_unknown_class_argument() -> None:
         ({"trialCommand": "x"}, "unknown key 'trialCommand'"),
         ({"maxTrialNumber": 3}, "unknown key 'maxTrialNumber'; did you mean 'maxTrialNum'?"),
         ({"tuner": {"codeDir": ".", "classFileName": "t.py", "className": "T"}},
-         f"tuner.classFileName: {ONLY_PBT}, no tuner of your own; set tuner.name to PBTTuner"),
+         (f"tuner.classFileName: {ONLY_PBT}, no tuner of your own; "
+          "set tuner.builtinTunerName to PBTTuner")),
+        ({"tuner": {"classArgs": {}}}, "tuner.builtinTunerName: is missing; set it to PBTTuner"),
+        ({"tuner": None, "advisor": {"builtinAdvisorName": "BOHB"}},
+         ("advisor: shoal runs PBT only: remove the advisor and set tuner.builtinTunerName to "
+          "PBTTuner")),
+        ({"localConfig": {"gpuIndices": "0,0"}},
+         "localConfig.gpuIndices: expected each index once, got [0, 0]"),
     ],
 )  # fmt: skip
 def test_version_1_is_refused_by_its_own_names(given: dict[str, Any], expected: str) -> None:

@@ -298,6 +298,11 @@ def test_it_is_found_before_an_installed_nni(folder: Folder) -> None:
         ("from nni import retiarii", "ModuleNotFoundError"),
         ("from nni import Experiment", "ModuleNotFoundError"),
         ("import nni; nni.experiment", "AttributeError"),
+        ("from nni.utils import OptimizeMode", "ModuleNotFoundError"),
+        ("from nni.trial import get_everything", "ModuleNotFoundError"),
+        ("import nni.utils; nni.utils.OptimizeMode", "AttributeError"),
+        ("import nni.trial; nni.trial.get_everything", "AttributeError"),
+        ("import nni.utils.more", "ModuleNotFoundError"),
     ],
 )
 def test_what_nni_has_besides_is_refused_with_the_reason(
@@ -314,7 +319,10 @@ def test_what_nni_has_besides_is_refused_with_the_reason(
 def test_what_is_missing_elsewhere_is_none_of_its_business(folder: Folder) -> None:
     ended = folder.run(
         "import nni\n"
-        "assert not hasattr(nni, '__wrapped__')\n"
+        "for module in (nni, nni.utils, nni.trial):\n"
+        "    assert not hasattr(module, '__wrapped__')\n"
+        "from nni.utils import *\nfrom nni.trial import *\n"
+        "assert merge_parameter and get_next_parameter\n"
         "for name in ('nnice', 'json.nothing'):\n"
         "    try:\n        __import__(name)\n"
         "    except ModuleNotFoundError as error:\n        assert error.name == name, error\n"
@@ -328,14 +336,14 @@ def test_what_is_missing_elsewhere_is_none_of_its_business(folder: Folder) -> No
 
 @pytest.fixture
 def merge_parameter() -> Any:
-    # The file alone: importing `nni` into the test process would leave its finder there.
-
-    file = PATH / "nni" / "utils.py"
-    spec = importlib.util.spec_from_file_location("shim_utils", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Under another name: importing `nni` into the test process would leave its finder there.
+    for name, file in (("shim_nni", "__init__.py"), ("shim_nni.utils", "utils.py")):
+        spec = importlib.util.spec_from_file_location(name, PATH / "nni" / file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        if name == "shim_nni.utils":
+            spec.loader.exec_module(module)
     return module.merge_parameter
 
 

@@ -7,6 +7,7 @@ then checks them, and remembers which key each came from, so that a complaint na
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,26 @@ def indices(value: Any) -> Any:
     return [number(item) for item in value] if isinstance(value, list) else [value]
 
 
+def seconds(value: Any) -> Any:
+    """The whole seconds that text such as "2H" or "1e3s" is to NNI, which rounds them up."""
+    if isinstance(value, str) and (unit := value[-1:].lower()) in UNITS:
+        try:
+            exact = float(value[:-1]) * UNITS[unit]
+        except ValueError:
+            return value
+        return ceil(exact) if 0 < exact < inf else value
+    return value
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def hpo(value: Any) -> Any:
+    """Nothing, for an `experimentType` that shoal runs."""
+    if value != "hpo":
+        raise ValueError(f"expected hpo, got {shown(value)}: shoal searches no architectures")
+
+
 def mode(value: Any) -> Any:
     """The native word for `optimize_mode`."""
     words = {"maximize": "max", "minimize": "min"}
@@ -61,6 +82,13 @@ class To:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """This key's value has to pass `check`, and means nothing more."""
+
+    check: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """This key has no effect, and a warning says so."""
 
@@ -74,30 +102,40 @@ class Refused:
     instead: str
 
 
-Rule = To | Ignored | Refused | None  # None: read by code below
+Rule = To | Checked | Ignored | Refused | None  # None: read by code below
 Rules = Mapping[str, Rule]
 
+LOGGED = Ignored("`shoal log` has everything")
+HERE = Ignored("trials run on this machine")
 BOTH: Rules = {
     "experimentName": To("name", text),
     "trialConcurrency": To("workers", number),
-    "maxTrialDuration": To("timeout"),
+    "maxTrialDuration": To("timeout", seconds),
     "useAnnotation": Refused("shoal reads no annotations: move them into a search space file"),
-    "debug": Ignored("`shoal log` has everything"),
-    "logLevel": Ignored("`shoal log` has everything"),
-    "nniManagerIp": Ignored("trials run on this machine"),
+    "debug": LOGGED,
+    "logLevel": LOGGED,
+    "nniManagerIp": HERE,
     "sharedStorage": Ignored("trials run on this machine and use its folders"),
     "tuner": None,
     "assessor": Refused("PBT itself moves away from bad trials: remove the assessor"),
-    "advisor": Refused("shoal runs PBT only: remove the advisor and set tuner.name to PBTTuner"),
 }
-V2: Rules = {
-    **BOTH,
-    "searchSpaceFile": None,
-    "searchSpace": None,
+NO_ADVISOR = "shoal runs PBT only: remove the advisor and set {} to PBTTuner"
+# What may stand at the top of a version 2 file or, which then counts, in its trainingService.
+TRIAL_V2: Rules = {
     "trialCommand": To("command"),
     "trialCodeDirectory": To("directory"),
     "trialGpuNumber": To("gpus_per_trial", number),
-    "maxExperimentDuration": To("max_duration"),
+    "nniManagerIp": HERE,
+    "debug": LOGGED,
+}
+V2: Rules = {
+    **BOTH,
+    **TRIAL_V2,
+    "experimentType": Checked(hpo),
+    "advisor": Refused(NO_ADVISOR.format("tuner.name")),
+    "searchSpaceFile": None,
+    "searchSpace": None,
+    "maxExperimentDuration": To("max_duration", seconds),
     "maxTrialNumber": To("max_trials", number),
     "experimentWorkingDirectory": To("home"),
     "tunerGpuIndices": Ignored("the tuner uses no GPU"),
@@ -106,8 +144,9 @@ V2: Rules = {
 ELSEWHERE = Ignored("it is for another platform")
 V1: Rules = {
     **BOTH,
+    "advisor": Refused(NO_ADVISOR.format("tuner.builtinTunerName")),
     "searchSpacePath": None,
-    "maxExecDuration": To("max_duration"),
+    "maxExecDuration": To("max_duration", seconds),
     "maxTrialNum": To("max_trials", number),
     "logDir": To("home"),
     "trainingServicePlatform": None,
@@ -127,12 +166,43 @@ V1: Rules = {
     "frameworkcontrollerConfig": ELSEWHERE,
     "amlConfig": ELSEWHERE,
     "dlcConfig": ELSEWHERE,
+    "dltsConfig": ELSEWHERE,
+    "hybridConfig": ELSEWHERE,
+    "adlConfig": ELSEWHERE,
+    "paiYarnConfig": ELSEWHERE,
 }
 TRIAL_V1: Rules = {
     "command": To("command"),
     "codeDir": To("directory"),
     "gpuNum": To("gpus_per_trial", number),
     "nasMode": Ignored("nothing uses it"),
+    **dict.fromkeys(
+        (
+            "cpuNum",
+            "memoryMB",
+            "shmMB",
+            "image",
+            "virtualCluster",
+            "authFile",
+            "portList",
+            "privateRegistryAuthPath",
+            "nniManagerNFSMountPath",
+            "containerNFSMountPath",
+            "paiStorageConfigName",
+            "paiStoragePlugin",
+            "paiConfigPath",
+            "checkpoint",
+            "adaptive",
+            "codeDirPath",
+            "dataDir",
+            "outputDir",
+            "ps",
+            "worker",
+            "master",
+            "taskRoles",
+        ),
+        ELSEWHERE,
+    ),
 }
 GPUS: Rules = {
     "useActiveGpu": To("use_active_gpus"),
@@ -141,7 +211,9 @@ GPUS: Rules = {
 LOCAL_V1: Rules = {**GPUS, "maxTrialNumPerGpu": To("trials_per_gpu", number)}
 LOCAL_V2: Rules = {
     **GPUS,
+    **TRIAL_V2,
     "platform": None,
+    "reuseMode": HERE,
     "maxTrialNumberPerGpu": To("trials_per_gpu", number),
 }
 TUNER: Rules = {
@@ -291,6 +363,8 @@ class Translation:
                     self.put(field, convert(given.value), given.key)
                 except ValueError as error:
                     self.problem(given.key, str(error))
+            case Checked(check):
+                attempt(lambda: check(given.value), given.key, self.problems)
             case Ignored(why) if given.value is not False:
                 self.warnings.append(f"{given.key} has no effect: {why}")
             case Refused(instead) if given.value is not False:
@@ -308,9 +382,9 @@ class Translation:
 
 def _version_2(work: Translation, mapping: Mapping[str, Any]) -> None:
     top = work.take(mapping, "", V2) or {}
-    work.require(top, "trialCommand", "trialConcurrency")
+    work.require(top, "trialConcurrency")
     _search_space(work, top)
-    _tuner(work, top)
+    _tuner(work, top, "name")
     service = top.get("trainingService", Given("trainingService", {"platform": "local"}))
     raw, key = service.value, service.key
     if isinstance(raw, list) and len(raw) == 1:
@@ -321,15 +395,21 @@ def _version_2(work: Translation, mapping: Mapping[str, Any]) -> None:
     platforms = [raw[k] for k in raw if plain(str(k)) == "platform"] if _is_map(raw) else []
     if platforms and platforms[0] != "local":
         _refuse_platform(work, f"{key}.platform", platforms[0])
-    else:
-        work.require(work.take(raw, key, LOCAL_V2), f"{key}.platform")
+        return
+    local = work.take(raw, key, LOCAL_V2)
+    work.require(local, f"{key}.platform")
+    if local is not None:
+        work.require({**top, **local}, "trialCommand")
+        for name in TRIAL_V2.keys() & top.keys() & local.keys():
+            if top[name].value != local[name].value:
+                work.warnings.append(f"{top[name].key} has no effect: {local[name].key} counts")
 
 
 def _version_1(work: Translation, mapping: Mapping[str, Any]) -> None:
     top = work.take(mapping, "", V1) or {}
     work.require(top, "trial", "trialConcurrency", "trainingServicePlatform")
     _search_space(work, top)
-    _tuner(work, top)
+    _tuner(work, top, "builtinTunerName")
     platform = top.get("trainingServicePlatform")
     if platform is not None and platform.value != "local":
         _refuse_platform(work, platform.key, platform.value)
@@ -349,17 +429,17 @@ def _is_map(value: Any) -> bool:
 
 
 def _search_space(work: Translation, top: Mapping[str, Given]) -> None:
-    names = [name for name in ("searchSpaceFile", "searchSpace", "searchSpacePath") if name in top]
-    if len(names) != 1:
-        message = f"expected one of them, got {' and '.join(top[n].key for n in names)}"
-        what = "searchSpacePath" if "trainingServicePlatform" in top else "searchSpaceFile"
-        work.problem(*(("", message) if names else (what, "is missing")))
-        return
-    given = top[names[0]]
-    if names[0] == "searchSpace":
-        _put_space(work, given.value, given.key, None)
+    file = top.get("searchSpaceFile") or top.get("searchSpacePath")
+    inline = top.get("searchSpace")
+    if file is not None:
+        _space_file(work, file)
+        if inline is not None:  # as in what NNI itself writes
+            work.warnings.append(f"{inline.key} has no effect: {file.key} is read")
+    elif inline is not None:
+        _put_space(work, inline.value, inline.key, None)
     else:
-        _space_file(work, given)
+        what = "searchSpacePath" if "trainingServicePlatform" in top else "searchSpaceFile"
+        work.problem(what, "is missing")
 
 
 def _space_file(work: Translation, given: Given) -> None:
@@ -382,7 +462,8 @@ def _put_space(work: Translation, raw: Any, key: str, source: str | None) -> Non
             work.problems.append(Problem(f"{key}.{p.key}".strip("."), p.message, source))
 
 
-def _tuner(work: Translation, top: Mapping[str, Given]) -> None:
+def _tuner(work: Translation, top: Mapping[str, Given], key: str) -> None:
+    """Read the tuner, whose name this version of the file calls `key`."""
     if "tuner" not in top:
         if "advisor" not in top:  # which has been complained of
             work.problem("tuner", "is missing")
@@ -392,11 +473,11 @@ def _tuner(work: Translation, top: Mapping[str, Given]) -> None:
     if tuner is None:
         return
     if own := [tuner[k] for k in ("classFileName", "codeDirectory", "codeDir") if k in tuner]:
-        work.problem(own[0].key, f"{ONLY_PBT}, no tuner of your own; set {path}.name to PBTTuner")
+        work.problem(own[0].key, f"{ONLY_PBT}, no tuner of your own; set {path}.{key} to PBTTuner")
         return
     names = [tuner[k] for k in ("name", "builtinTunerName", "className") if k in tuner]
     if not names:
-        work.problem(f"{path}.name", "is missing; set it to PBTTuner")
+        work.problem(f"{path}.{key}", "is missing; set it to PBTTuner")
         return
     if strange := [given for given in names if plain(str(given.value)) not in PBT]:
         given = strange[0]

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from . import utils
+from ._absent import absent
 from .trial import (
     get_current_parameter,
     get_experiment_id,
@@ -119,7 +120,7 @@ _handlers: list[Any] = []
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(_absent(f"{__name__}.{name}"))
+    raise AttributeError(absent(f"{__name__}.{name}"))
 
 
 class _Absent:
@@ -142,19 +143,11 @@ class _Absent:
         del path, target
         if fullname.startswith(f"{__name__}.") and sys.modules.get(__name__) is _here:
             # Without name=, by which the import system would know the error and replace it.
-            raise ModuleNotFoundError(_absent(fullname))
+            raise ModuleNotFoundError(absent(fullname))
 
 
 _here = sys.modules[__name__]
 sys.meta_path.append(_Absent)
-
-
-def _absent(name: str) -> str:
-    return (
-        f"there is no {name}: this is the trial side of NNI that shoal gives its trials "
-        f"({__file__}). It has {', '.join(f'nni.{public}' for public in __all__)}. Whatever else "
-        "a script needs of NNI it cannot use as a trial of shoal."
-    )
 
 
 def _scalar(value: Any) -> Any:

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ._absent import absent
 from ._protocol import protocol
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "report_final_result",
     "report_intermediate_result",
 ]
+
+__path__: list[str] = []  # see nni.utils
 
 
 class _State:
@@ -162,3 +165,7 @@ def _directory_to_report_in(function: str) -> Path | None:
             "to no parameters. Ask for the parameters first, and train with them."
         )
     return directory
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(absent(f"{__name__}.{name}"))

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ._absent import absent
+
 __all__ = ["merge_parameter"]
+
+# As that of a package without modules: what is imported of it and is not there is looked for, and
+# so is told of by the finder in `nni`, where Python would say "cannot import name" and no more.
+__path__: list[str] = []
 
 Base = TypeVar("Base")
 
@@ -50,3 +56,7 @@ def merge_parameter(base_params: Base, override_params: Mapping[str, Any] | None
         for key, value in override_params.items():
             setattr(base_params, key, value)
     return base_params
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(absent(f"{__name__}.{name}"))
