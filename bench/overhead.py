@@ -172,6 +172,7 @@ def through_shoal(
             steps=generations,
             workers=SLOTS,
             warm=warm,
+            env={"OMP_NUM_THREADS": "1"},  # or the threads of two trials wait for one another
         )
         result = shoal.run(config, home=folder / "home")
         assert result.state == "done", result.reason

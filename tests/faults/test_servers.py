@@ -187,3 +187,31 @@ def alive(process: psutil.Process) -> bool:
 
 
 assert os.name == "posix"
+
+
+RACE = """
+import json, os, socket
+from shoal.runners.warm import server
+ours, theirs = socket.socketpair()
+it = server.Server(theirs.fileno())
+keeper = os.fork()
+if keeper == 0:
+    os._exit(0)
+it._keepers[keeper] = "0/1"
+os.waitid(os.P_PID, keeper, os.WEXITED | os.WNOWAIT)
+reap = os.waitpid
+def waitpid(pid, options):
+    told = json.dumps({"ended": "0/1", "status": 0, "left": 0}).encode() + b"\\n"
+    ended = reap(pid, options)
+    os.write(it._tell, told)  # in the last moment
+    return ended
+os.waitpid = waitpid
+it._reap()
+print(ours.recv(4096).decode())
+"""
+
+
+def test_a_keeper_that_has_told_and_ended_was_not_killed() -> None:
+    told = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, check=True)
+    assert '"ended": "0/1"' in told.stdout
+    assert "lost" not in told.stdout

@@ -209,10 +209,12 @@ class Server:
                 del self._keepers[pid]
         self.send(**message)
 
-    def _reap(self) -> None:
+    def _hear_keepers(self) -> None:
         for message in self._receive(self._reports):
             if message is not None:
                 self._pass_on(message)
+
+    def _reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -223,6 +225,7 @@ class Server:
             if os.WIFSTOPPED(status):  # nobody's trial may hang on that
                 processes.kill(pid, signal.SIGCONT)
                 continue
+            self._hear_keepers()  # it may have told how its trial ended, and then ended
             key = self._keepers.pop(pid, None)
             if key is not None:  # it was killed: what it kept has become ours, or is dying
                 self._end_strays()
