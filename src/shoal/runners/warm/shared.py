@@ -96,6 +96,7 @@ class Shared:
         self._files = {name: stamp(module) for name, module in loaded.items() if own(module)}
         # Whatever a trial does at its end, these stay as they are: taking them down takes long.
         processes.immortal({name: m for name, m in loaded.items() if name != "__mp_main__"})
+        processes.immortal(self)
         gc.collect()
         gc.freeze()  # no trial walks these objects again, nor copies the pages they are on
         for thing in (modules["__main__"], vars(modules["__main__"])):  # the script's
@@ -232,6 +233,7 @@ class Shared:
         """The last exit function: tell what was not shared, and leave what was as it is."""
         if os.getpid() != self._pid:
             return
+        os.write(2, b"leave %.4f\n" % time.perf_counter())
         self._tell_of_imports()
         for main in (self._everything, self._hidden):  # or it would not end as it does
             main.pop("__mp_main__", None)
@@ -240,6 +242,7 @@ class Shared:
                 self._hidden[name] = module  # to be found by a __del__ that imports it
                 del sys.modules[name]
         self._record.effects.clear()
+        os.write(2, b"left %.4f\n" % time.perf_counter())
 
     def _tell_of_imports(self) -> None:
         main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
