@@ -233,7 +233,6 @@ class Shared:
         """The last exit function: tell what was not shared, and leave what was as it is."""
         if os.getpid() != self._pid:
             return
-        os.write(2, b"leave %.4f\n" % time.perf_counter())
         self._tell_of_imports()
         for main in (self._everything, self._hidden):  # or it would not end as it does
             main.pop("__mp_main__", None)
@@ -242,7 +241,6 @@ class Shared:
                 self._hidden[name] = module  # to be found by a __del__ that imports it
                 del sys.modules[name]
         self._record.effects.clear()
-        os.write(2, b"left %.4f\n" % time.perf_counter())
 
     def _tell_of_imports(self) -> None:
         main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
