@@ -5,6 +5,7 @@ Parsed at this edge and frozen, so that everything behind it can trust the types
 spaces and strategies is in `notation`, the reading of YAML, JSON and TOML in `documents`.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from pydantic import (
 from shoal.core.exploit import Exploit, Truncation
 from shoal.core.explore import Explore, Shift
 from shoal.core.space import Space
-from shoal.documents import ConfigError, Problem, read, shown, unknown
+from shoal.documents import ConfigError, Problem, read, shown, unknown, unwritable
 from shoal.notation import (
     dump_exploit,
     dump_explore,
@@ -38,6 +39,9 @@ from shoal.notation import (
 
 __all__ = ["Config", "ConfigError", "Problem", "absolute", "load", "parse", "read", "within"]
 
+LARGEST_POPULATION = 1_000_000
+LONGEST_NAME = 200  # characters
+LONGEST_PATH, LONGEST_PART = 4000, 255  # bytes, as Linux has it with room for what goes below
 GIVEN = ("NNI_", "SHOAL_")  # variables that begin so are shoal's
 CHECKPOINT_DIRS = ("load_checkpoint_dir", "save_checkpoint_dir")  # a trial gets them from shoal
 
@@ -53,6 +57,8 @@ EXPECTED = {
     "list_type": "a list",
     "literal_error": "{expected}",
     "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le:,} or less",
+    "string_too_long": "at most {max_length} characters",
 }
 
 
@@ -70,9 +76,17 @@ def absolute(value: object) -> Path:
     if not isinstance(value, str | Path):
         raise ValueError(f"expected a path, got {shown(value)}")  # noqa: TRY004 (pydantic's way)
     try:
-        return Path(value).expanduser().absolute()
+        path = Path(value).expanduser().absolute()
+        raw = os.fsencode(path)
     except RuntimeError:  # ~nobody
         raise ValueError(f"expected a path, got {shown(str(value))}: no such user") from None
+    except UnicodeEncodeError:
+        raise ValueError(f"expected a path, got {shown(str(value))}") from None
+    if b"\0" in raw:
+        raise ValueError(f"expected a path, got {shown(str(value))}")
+    if len(raw) > LONGEST_PATH or any(len(part) > LONGEST_PART for part in raw.split(b"/")):
+        raise ValueError(f"expected a path, got {shown(str(value))}: it is too long for one")
+    return path
 
 
 def _train(value: object) -> str:
@@ -135,7 +149,7 @@ def _unusable(space: Space) -> list[Problem]:
         Problem(name, "is the name of a folder that shoal gives every trial; choose another")
         for name in CHECKPOINT_DIRS
         if name in space
-    ]
+    ] + list(unwritable(list(space)))
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
@@ -154,6 +168,8 @@ class _Checked(BaseModel):
     """
 
     def __init__(self, **fields: Any) -> None:
+        if problems := list(unwritable(fields)):  # and nothing else can be said of it safely
+            raise ConfigError(problems)
         problems = _crosswise(fields)
         try:
             super().__init__(**fields)
@@ -211,12 +227,12 @@ class Config(_Checked):
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
     )
 
-    name: str = ""
+    name: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
     command: Text | None = None
     train: Annotated[str, PlainValidator(_train)] | None = None
     directory: AbsolutePath = Field(default_factory=Path.cwd)
     space: Annotated[Space, PlainValidator(_checked_space)]
-    population: Positive = 10
+    population: Annotated[Positive, Field(le=LARGEST_POPULATION)] = 10
     steps: Positive | None = None
     workers: Positive = 1
     metric: Text = "default"

@@ -7,7 +7,7 @@ so that all mistakes of a file come at once and look alike.
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +16,13 @@ from typing import Any
 import yaml
 
 SHOWN = 60  # characters of a wrong value that a message quotes
+TOLD = 25  # mistakes of a file that are told one by one
+
+# What no file that a person writes comes near. Beyond it there are only accidents and traps: what a
+# short text makes of itself with aliases, what takes minutes to read or more memory than there is.
+LARGEST_BYTES = 1 << 20
+DEEPEST, MOST_KEYS, MOST_VALUES = 100, 1000, 100_000
+LONGEST_NUMBER = 400  # digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +48,13 @@ class ConfigError(ValueError):
         super().__init__(self.problems, source)
 
     def __str__(self) -> str:
-        return "\n".join(
+        lines = [
             ": ".join(part for part in (p.source or self.source, p.key, p.message) if part)
-            for p in self.problems
-        )
+            for p in self.problems[:TOLD]
+        ]
+        if len(self.problems) > TOLD:
+            lines.append(f"... and {len(self.problems) - TOLD} more")
+        return "\n".join(lines)
 
 
 def read(path: Path, source: str | None = None) -> dict[str, Any]:
@@ -63,15 +73,7 @@ def read(path: Path, source: str | None = None) -> dict[str, Any]:
     """
     source = str(path) if source is None else source
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError([Problem("", "there is no such file")], source) from None
-    except OSError as error:
-        raise ConfigError([Problem("", f"cannot be read: {error.strerror}")], source) from None
-    except UnicodeDecodeError:
-        raise ConfigError([Problem("", "expected text in UTF-8")], source) from None
-    try:
-        content = _parsed(text, path.suffix.lower())
+        content = _content(path)
     except ConfigError as error:
         raise ConfigError(error.problems, source) from None
     if not isinstance(content, dict):
@@ -79,6 +81,30 @@ def read(path: Path, source: str | None = None) -> dict[str, Any]:
         raise ConfigError([Problem("", message)], source)
     if strange := [key for key in content if not isinstance(key, str)]:
         raise ConfigError([Problem("", not_text(key)) for key in strange], source)
+    return content
+
+
+def _content(path: Path) -> Any:
+    """What is in the file `path`.
+
+    Raises:
+        ConfigError: as `read` does, its source unsaid.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError([Problem("", "there is no such file")]) from None
+    except OSError as error:
+        raise ConfigError([Problem("", f"cannot be read: {error.strerror}")]) from None
+    if len(data) > LARGEST_BYTES:
+        raise ConfigError([Problem("", f"expected a file of at most {LARGEST_BYTES >> 20} MiB")])
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ConfigError([Problem("", "expected text in UTF-8")]) from None
+    content = _parsed(text, path.suffix.lower())
+    _refuse(_too_much(content, _inside) or next(unwritable(content), None))
     return content
 
 
@@ -105,7 +131,10 @@ def shown(value: object) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        text = str(value)
+        try:
+            text = str(value)
+        except ValueError:  # it has more digits than Python writes
+            text = "a number of thousands of digits"
     if isinstance(value, str) and len(text) < SHOWN:
         return repr(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
@@ -140,19 +169,29 @@ def _json(text: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ConfigError([Problem(place, f"not JSON: {error.msg}")]) from None
+    except RecursionError:
+        raise ConfigError([TOO_DEEP]) from None
+    except ValueError:
+        raise ConfigError([TOO_LONG]) from None
     if twice:
         raise ConfigError(twice)
     return content
 
 
 def _toml(text: str) -> Any:
+    keys = re.sub(r"[\w \t\"'-]+", "k", text)
+    _refuse(TOO_DEEP if "k." * DEEPEST in keys else None)  # a dotted key, slow to read
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:  # its message ends in the line and column
         raise ConfigError([Problem("", f"not TOML: {error}")]) from None
+    except RecursionError:
+        raise ConfigError([TOO_DEEP]) from None
+    except ValueError:
+        raise ConfigError([TOO_LONG]) from None
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML without objects, in which 1e-4 is a number as it is everywhere else."""
 
 
@@ -165,22 +204,40 @@ _Loader.add_implicit_resolver(
 
 def _yaml(text: str) -> Any:
     try:
+        _look_ahead(text)
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:  # an empty file
             return {}
         twice = list(_repeated_keys(root, set()))
+        _refuse(_too_much(root, _below) or _long_number(root))
         content = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else _place(mark)
         words = error.problem or error.context
         raise ConfigError([Problem(place, f"not YAML: {words}")]) from None
+    except ConfigError:
+        raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
         raise ConfigError([Problem("", f"not YAML: {' '.join(str(error).split())}")]) from None
     if twice:
         raise ConfigError(twice)
     return content
+
+
+def _look_ahead(text: str) -> None:
+    """Refuse what is nested so deeply that composing it, which recurses, would fail."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        _refuse(TOO_DEEP if depth > DEEPEST else None)
+
+
+def _refuse(problem: Problem | None) -> None:
+    if problem is not None:
+        raise ConfigError([problem])
 
 
 def _repeated_keys(node: yaml.Node, seen: set[int]) -> Iterable[Problem]:
@@ -202,6 +259,92 @@ def _repeated_keys(node: yaml.Node, seen: set[int]) -> Iterable[Problem]:
     else:
         for item in node.value:
             yield from _repeated_keys(item, seen)
+
+
+TOO_DEEP = Problem("", f"expected at most {DEEPEST} mappings and lists in one another")
+TOO_MANY = Problem(
+    "", f"expected at most {MOST_VALUES:,} values, aliases counted as what they repeat"
+)
+TOO_WIDE = Problem("", f"expected at most {MOST_KEYS:,} keys in a mapping")
+TOO_LONG = Problem("", f"expected numbers of at most {LONGEST_NUMBER} digits")
+TOO_STRANGE = "expected text without NUL and half characters, got "
+
+
+def _too_much(root: Any, below: Callable[[Any], Sequence[Any] | None]) -> Problem | None:
+    """What is too much of the document `root`, whose parts `below` gives; None for a scalar's."""
+    sizes: dict[int, int] = {}
+    problem: Problem | None = None
+
+    def size(part: Any, depth: int) -> int:
+        nonlocal problem
+        parts = below(part)
+        if parts is None or problem:
+            return 1
+        if id(part) not in sizes:
+            if depth == DEEPEST:  # or a part of itself
+                problem = TOO_DEEP
+                return 1
+            if not isinstance(part, list | yaml.SequenceNode) and len(parts) > 2 * MOST_KEYS:
+                problem = TOO_WIDE
+            sizes[id(part)] = 1 + sum(size(one, depth + 1) for one in parts)
+        if sizes[id(part)] > MOST_VALUES:
+            problem = problem or TOO_MANY
+        return sizes[id(part)]
+
+    size(root, 0)
+    return problem
+
+
+def _inside(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, dict):
+        return [part for pair in value.items() for part in pair]
+    return value if isinstance(value, list) else None
+
+
+def _below(node: yaml.Node) -> Sequence[Any] | None:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else None
+
+
+def _long_number(root: yaml.Node) -> Problem | None:
+    """A complaint of a number that takes long to be read, if there is one."""
+    seen, todo = set(), [root]
+    while todo:
+        node = todo.pop()
+        parts = _below(node)
+        if parts is None and node.tag.endswith((":int", ":float")):
+            if len(node.value) > LONGEST_NUMBER:
+                return Problem(_place(node.start_mark), TOO_LONG.message)
+        elif parts is not None and id(node) not in seen:
+            seen.add(id(node))
+            todo.extend(parts)
+    return None
+
+
+def unwritable(value: Any, key: str = "") -> Iterator[Problem]:
+    """A complaint for each text or number in `value` that no file, database or terminal takes."""
+    if isinstance(value, str) and strange(value):
+        yield Problem(key, TOO_STRANGE + shown(value))
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= TEN_TO:
+        yield Problem(key, TOO_LONG.message)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if isinstance(name, str) and strange(name):
+                yield Problem(key, TOO_STRANGE + shown(name))
+            else:
+                yield from unwritable(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from unwritable(inner, f"{key}[{index}]")
+
+
+TEN_TO = 10**LONGEST_NUMBER
+
+
+def strange(text: str) -> bool:
+    """Whether `text` holds NUL, or half of a character (a lone surrogate)."""
+    return "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _repeated(names: Iterable[str]) -> Iterable[str]:
