@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from shoal.core.explore import Explore, Perturb, Shift
 from shoal.core.space import Branch, Choice, Domain, Fixed, Float, Int, Normal, Space, SpaceError
 
-names = st.text(min_size=1, max_size=6).filter(
+characters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])  # see unwritable
+names = st.text(characters, min_size=1, max_size=6).filter(
     lambda name: name not in {"_name", "load_checkpoint_dir", "save_checkpoint_dir"}
 )
 steps = st.sampled_from((None, 0.1, 0.05, 0.3, 0.25, 1e-4, 0.7, 1.0, 3, 1e-7, 250.0))
@@ -26,11 +27,12 @@ factors = st.one_of(st.sampled_from((0.2, 0.5, 1.2, 0.8)), st.floats(1e-3, 5)).f
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False)
-) | st.text(max_size=5)
+) | st.text(characters, max_size=5)
 values: st.SearchStrategy[Any] = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(characters, max_size=4), inner, max_size=3)
     ),
     max_leaves=5,
 )
@@ -79,7 +81,7 @@ fixed: st.SearchStrategy[Domain] = st.builds(Fixed, values)
 
 def _choices(inner: st.SearchStrategy[Space]) -> st.SearchStrategy[Domain]:
     plain = st.lists(values, min_size=1, max_size=5)
-    nested = st.lists(st.text(max_size=3), min_size=1, max_size=3, unique=True).flatmap(
+    nested = st.lists(st.text(characters, max_size=3), min_size=1, max_size=3, unique=True).flatmap(
         lambda labels: st.tuples(*(st.builds(Branch, st.just(label), inner) for label in labels))
     )
     mixed = st.tuples(plain, nested).map(lambda pair: [*pair[0], *pair[1]])

@@ -50,8 +50,5 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 def log_of(result: shoal.Result) -> list[str]:
-    store = result.folder.open()
-    try:
+    with result.folder.open() as store:
         return [line.text for line in store.lines()]
-    finally:
-        store.close()

@@ -387,8 +387,8 @@ def test_json_and_yaml_are_told_apart_by_what_is_in_the_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("c.yml", "a: 1\nb: [1, 2\n", ("line 3, column 1: not YAML: expected ',' or ']', but got "
-         "'<stream end>'")),
+        ("c.yml", "a: 1\nb: [1, 2\n",
+         "line 3, column 1: not YAML: did not find expected ',' or ']'"),
         ("c.yml", "a: 1\nb:\n  c: 1\n  c: 2\na: 3\n",
          "line 4, column 3: 'c' is given twice\n{file}: line 5, column 1: 'a' is given twice"),
         ("c.yml", "- 1\n", "expected a mapping of keys to values, got [1]"),

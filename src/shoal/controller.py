@@ -16,7 +16,7 @@ from shoal import views
 from shoal.checkpoints import Checkpoints
 from shoal.config import Config
 from shoal.core.tuner import Tuner
-from shoal.home import ExperimentError, Folder, Lock
+from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
 from shoal.result import checkpoint_root
 from shoal.runners.base import RunnerError
@@ -74,7 +74,7 @@ def drive(
     Raises:
         ExperimentError: another controller drives it, or it cannot be driven any further.
     """
-    with Lock(folder), signals() as interrupt:
+    with locked(folder), signals() as interrupt:
         try:
             store = SqliteStore(folder.journal)
         except StoreError as error:
@@ -82,12 +82,13 @@ def drive(
         controller = Controller(folder, config, gpus, store, observer, interrupt)
         try:
             controller.run(notes)
-        except (RunnerError, sqlite3.Error, OSError) as error:
-            with suppress(sqlite3.Error):  # what went wrong may be the journal itself
-                store.end("failed", str(error))
-            raise ExperimentError(f"experiment {folder.id} cannot go on: {error}") from error
+        except (RunnerError, StoreError, sqlite3.Error, OSError) as error:
+            reason = trouble(error) if isinstance(error, OSError) else str(error)
+            with suppress(StoreError):  # what went wrong may be the journal itself
+                store.end("failed", reason)
+            raise ExperimentError(f"experiment {folder.id} cannot go on: {reason}") from error
         finally:
-            with suppress(sqlite3.Error):
+            with suppress(StoreError):
                 store.close()
 
 

@@ -14,7 +14,7 @@ from shoal.compat.nni import config as nni
 from shoal.config import Config, parse
 from shoal.controller import Observer, Quiet, drive
 from shoal.documents import read
-from shoal.home import ExperimentError, Folder, Lock
+from shoal.home import ExperimentError, Folder, locked
 from shoal.result import Result, home_of
 from shoal.runners.base import RunnerError
 from shoal.runners.gpus import Gpus
@@ -127,7 +127,7 @@ def remove(experiment: str, *, home: str | Path | None = None) -> None:
         ExperimentError: there is none, or a controller runs it.
     """
     folder = homes.find(home_of(home), experiment)
-    with Lock(folder):
+    with locked(folder):
         with suppress(ExperimentError):  # a journal that cannot be read names no checkpoints
             result = Result(folder)
             release(result.checkpoints, folder.id, result.config["population"])

@@ -6,19 +6,20 @@
 <id>/checkpoints/ <member>/<step>/, unless the experiment names another folder
 """
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from shoal.stores.sqlite import SqliteStore, StoreError
+from shoal.stores.sqlite import LONGEST_PATH, SqliteStore, StoreError, reading
 
 PRIVATE = 0o700  # mode of a folder
 ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing that looks like something else
@@ -26,6 +27,18 @@ ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing that looks like somethi
 
 class ExperimentError(Exception):
     """An experiment that is not there, not to be had, or not to be told: the message says."""
+
+
+def trouble(error: OSError) -> str:
+    """What `error` means for whoever wants to keep something on a disk."""
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"the disk is full{where}"
+    if error.errno == errno.EFBIG:
+        return f"a file would be larger than `ulimit -f` allows{where}"
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return f"nothing can be written{where} ({error.strerror})"
+    return str(error)
 
 
 def default_home() -> Path:
@@ -59,14 +72,16 @@ class Folder:
         """Where one attempt at a trial reads and writes."""
         return self.path / "trials" / str(id) / str(attempt)
 
-    def open(self) -> SqliteStore:
+    @contextmanager
+    def open(self) -> Iterator[SqliteStore]:
         """The journal, to be read.
 
         Raises:
-            ExperimentError: it cannot be.
+            ExperimentError: it cannot be, wherever it breaks off.
         """
         try:
-            return SqliteStore(self.journal, read_only=True)
+            with reading(self.journal) as store:
+                yield store
         except StoreError as error:
             raise ExperimentError(f"experiment {self.id}: {error}") from error
 
@@ -89,6 +104,7 @@ class Lock:
 
     Raises:
         ExperimentError: another controller has it, which is named.
+        OSError: nobody can have it from here.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -120,6 +136,20 @@ class Lock:
         self._file.close()
 
 
+def locked(folder: Folder) -> Lock:
+    """The right to drive the experiment in `folder`.
+
+    Raises:
+        ExperimentError: it is not to be had.
+    """
+    try:
+        return Lock(folder)
+    except OSError as error:
+        raise ExperimentError(
+            f"nothing can be done with experiment {folder.id} from here: {trouble(error)}"
+        ) from error
+
+
 def create(home: Path, fill: Callable[[Folder], None]) -> Folder:
     """A new experiment in `home`, filled by `fill`: it appears whole, or not at all.
 
@@ -128,8 +158,15 @@ def create(home: Path, fill: Callable[[Folder], None]) -> Folder:
     Raises:
         ExperimentError: `home` cannot be written to.
     """
-    new = not home.exists()
+    longest = len(os.fsencode(home)) + len(f"/.{'x' * 8}.partial/{'x' * 8}/journal.db")
+    if longest > LONGEST_PATH:
+        raise ExperimentError(
+            f"experiments cannot be kept in {home}: its path is too long, with what goes into it "
+            f"{LONGEST_PATH} bytes are the most. Set SHOAL_HOME to another folder."
+        )
+    new = False
     try:
+        new = not home.exists()
         home.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         sweep(home)
         partial, lock = place(home)
@@ -139,9 +176,10 @@ def create(home: Path, fill: Callable[[Folder], None]) -> Folder:
                 partial.path.rename(home / partial.id)
         finally:
             shutil.rmtree(partial.path.parent, ignore_errors=True)
-    except OSError as error:
+    except (OSError, StoreError) as error:
+        reason = trouble(error) if isinstance(error, OSError) else str(error)
         raise ExperimentError(
-            f"experiments cannot be kept in {home}: {error}. Set SHOAL_HOME to another folder."
+            f"experiments cannot be kept in {home}: {reason}. Set SHOAL_HOME to another folder."
         ) from error
     finally:
         if new:
@@ -192,9 +230,12 @@ def exists(home: Path, id: str) -> bool:
 
 
 def link(folder: Folder, home: Path) -> None:
-    """Let an experiment that lives elsewhere be found in `home` as well."""
-    home.mkdir(parents=True, exist_ok=True)
-    (home / folder.id).symlink_to(folder.path)
+    """Let an experiment that lives elsewhere be found in `home` as well, if that can be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
+        (home / folder.id).symlink_to(folder.path)
+    except OSError:
+        return  # it can be named by its folder
 
 
 def experiments(home: Path) -> list[Folder]:
@@ -213,13 +254,33 @@ def find(home: Path, name: str | None) -> Folder:
             if Folder(path).journal.is_file():
                 return Folder(path.resolve())
     there = experiments(home)
-    found = [folder for folder in there if name is None or name_of(folder) == name]
+    if name is not None:
+        found = [folder for folder in there if name_of(folder) == name]
+    else:
+        found = next(([f] for f in reversed(there) if readable(f)), there)
     if found:
         return found[-1]
     if name is None:
         raise ExperimentError(f"there is no experiment in {home} yet: `shoal run CONFIG` makes one")
     known = ", ".join(f"{folder.id} ({name_of(folder)})" for folder in there[-5:][::-1]) or "none"
     raise ExperimentError(f"no experiment has the id, name or folder {name!r}; in {home}: {known}")
+
+
+def readable(folder: Folder) -> bool:
+    """Whether there is anything to be told of it."""
+    with suppress(ExperimentError), folder.open() as store:
+        next(store.read(), None)
+        return is_experiment(store.meta())
+    return False
+
+
+def is_experiment(meta: Mapping[str, str]) -> bool:
+    """Whether a journal that says this of itself is an experiment's."""
+    try:
+        config, created = json.loads(meta["config"]), float(meta["created"])
+        return "name" in meta and isinstance(config["space"], dict) and created >= 0
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def name_of(folder: Folder) -> str:
@@ -229,21 +290,27 @@ def name_of(folder: Folder) -> str:
 
 def created(folder: Folder) -> float:
     """When it was made, in seconds since the epoch."""
-    return float(_meta(folder).get("created", "0"))
+    try:
+        return float(_meta(folder).get("created", "0"))
+    except ValueError:
+        return 0.0
 
 
 def _folders(home: Path) -> Iterator[Folder]:
     with suppress(OSError):
         for path in home.iterdir():
-            if not path.name.startswith(".") and Folder(path).journal.is_file():
+            if not path.name.startswith(".") and _has_journal(path):
                 yield Folder(path.resolve())
 
 
+def _has_journal(path: Path) -> bool:
+    try:
+        return Folder(path).journal.is_file()
+    except OSError:  # somebody else's
+        return False
+
+
 def _meta(folder: Folder) -> dict[str, str]:
-    with suppress(ExperimentError):
-        store = folder.open()
-        try:
-            return store.meta()
-        finally:
-            store.close()
+    with suppress(ExperimentError), folder.open() as store:
+        return store.meta()
     return {}

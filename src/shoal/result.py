@@ -3,8 +3,7 @@
 Light to import: `shoal status` waits for nothing that only a controller needs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from json import loads
@@ -15,7 +14,7 @@ from shoal import home as homes
 from shoal import views
 from shoal.core.records import Hparams
 from shoal.home import ExperimentError, Folder
-from shoal.stores.sqlite import Session, SqliteStore
+from shoal.stores.sqlite import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +139,9 @@ class Result:
     def brief(self) -> dict[str, Any]:
         """How it stands, in as much as `shoal list --json` gives; reads no trial."""
         config = self.config
-        with self._store() as store:
+        with self.folder.open() as store:
             finished, score = store.finished()
-        metric = score if score is None or config["mode"] == "max" else -score
+        metric = score if score is None or config["mode"] == "max" else 0.0 - score
         total = views.total(config["steps"], config["max_trials"], config["population"])
         return {
             "id": self.id,
@@ -157,27 +156,27 @@ class Result:
 
     def export(self) -> list[dict[str, Any]]:
         """Every trial with NNI's columns plus member, step, parent and state."""
-        with self._store() as store:
+        with self.folder.open() as store:
             intermediate = {row.id: store.measured(row.id, row.attempt) for row in self._rows}
         return views.export(self._rows, intermediate)
 
     @cached_property
     def _meta(self) -> dict[str, str]:
-        with self._store() as store:
+        with self.folder.open() as store:
             meta = store.meta()
-        if not {"name", "created", "config"} <= meta.keys():
+        if not homes.is_experiment(meta):
             raise ExperimentError(f"{self.folder.journal} is not the journal of an experiment")
         return meta
 
     @cached_property
     def _sessions(self) -> Sequence[Session]:
-        with self._store() as store:
+        with self.folder.open() as store:
             return store.sessions()
 
     @cached_property
     def _rows(self) -> list[views.Row]:
         alive = self.state == "running"
-        with self._store() as store:
+        with self.folder.open() as store:
             rows = views.table(
                 store.read(), self.config["mode"], alive=alive, started=store.started()
             )
@@ -186,14 +185,6 @@ class Result:
     def _checkpoint(self, row: views.Row) -> str | None:
         path = self.checkpoints / str(row.member) / str(row.step)
         return str(path) if row.state == "finished" and path.is_dir() else None
-
-    @contextmanager
-    def _store(self) -> Iterator[SqliteStore]:
-        store = self.folder.open()
-        try:
-            yield store
-        finally:
-            store.close()
 
 
 def open(experiment: str | None = None, *, home: str | Path | None = None) -> Result:

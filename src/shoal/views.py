@@ -95,7 +95,11 @@ def table(
                     rows.append(row)
             case Finished(trial, score, metrics):
                 rows[trial] = replace(
-                    rows[trial], state="finished", metric=sign * score, metrics=metrics, ended=at
+                    rows[trial],
+                    state="finished",
+                    metric=sign * score + 0.0,
+                    metrics=metrics,
+                    ended=at,
                 )
             case Failed(trial, kind, reason):
                 rows[trial] = replace(

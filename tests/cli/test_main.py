@@ -266,3 +266,72 @@ def test_a_run_below_a_home_that_cannot_be(shell: Shell, tmp_path: Path) -> None
     assert "experiments cannot be kept in" in refusal(
         shell("run", file, "--home", tmp_path / "file" / "home")
     )
+
+
+ESCAPES = "a\x1b[31m\x07b\nc\u202ed\u2028e"
+SHOWN = r"a\x1b[31m\x07b\nc\u202ed\u2028e"
+
+
+def test_what_a_terminal_would_obey_is_shown(shell: Shell, tmp_path: Path) -> None:
+    space = {"o\x1bp": {"choice": [ESCAPES, "x\x9by"]}}
+    script = TRAIN.replace('p["lr"]', "0.1")
+    file = write(tmp_path, script, space=space, steps=2)
+    for command in (
+        ["run", file, "--name", ESCAPES],
+        ["list"], ["status"], ["trials"], ["best"], ["schedule"], ["lineage"], ["log"],
+        ["export", "-o", tmp_path / "out.csv"],
+        ["stop"],
+        ["rm", ESCAPES, "--yes"],
+    ):  # fmt: skip
+        ended = shell(*command)
+        assert ended.returncode == 0, ended
+        said = ended.stdout + ended.stderr
+        assert not set("\x1b\x07\x9b\u202e\u2028") & set(said), command
+        if command[0] in {"run", "list", "status", "export", "stop", "rm"}:
+            assert SHOWN in said
+        if command[0] in {"status", "trials", "schedule"}:
+            assert r"o\x1bp" in said
+    ended = shell("run", tmp_path / "a\x1bb.yml")
+    assert ended.returncode == 2
+    assert r"a\x1bb.yml" in ended.stderr
+
+
+def test_a_metric_of_zero_is_zero_when_less_is_better(shell: Shell, tmp_path: Path) -> None:
+    script = "import nni\nnni.get_next_parameter()\nnni.report_final_result(0.0)\n"
+    assert shell("run", write(tmp_path, script, mode="min", steps=1)).returncode == 0
+    for command in ("list", "status", "trials", "best", "export"):
+        more = ["-o", "-", "--format", "csv"] if command == "export" else []
+        assert "-0" not in shell(command, *more).stdout, command
+    assert '"metric": 0.0' in shell("best", "--json").stdout
+    assert '"best": 0.0' in shell("list", "--json").stdout
+
+
+@pytest.mark.parametrize("command", [["status"], ["run", "config.json"], ["--help"]])
+def test_an_interrupt_at_any_moment_ends_it_silently(
+    shell: Shell, done: Shell, tmp_path: Path, command: list[str]
+) -> None:
+    """As soon as there is anything of ours in the process: Python itself takes 20 ms to begin."""
+    write(tmp_path)
+    environment = (done if command == ["status"] else shell).environment
+    begin = (
+        "import os, sys, threading, signal, time\n"
+        "def interrupt(after=float(sys.argv.pop())):\n"
+        "    time.sleep(after)\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "from shoal.cli.entry import main\n"
+        "sys.argv[0] = 'shoal'\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+        "main()\n"
+    )
+    codes = set()
+    for milliseconds in range(1, 100, 6):
+        ended = subprocess.run(
+            [sys.executable, "-c", begin, *command, str(milliseconds / 1000)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        codes.add(ended.returncode)
+        assert "Traceback" not in ended.stderr
+        assert "SHOAL_DEBUG" not in ended.stderr
+        if ended.returncode == 130 and "shoal resume" not in ended.stderr:
+            assert ended.stderr == ""
+    assert 130 in codes
+    assert codes <= {0, 130, -signal.SIGINT}

@@ -271,7 +271,7 @@ def test_by_the_real_command(shell: Shell, tmp_path: Path, name: str) -> None:
         (["--name", "x" * 201], "at most 200 characters"),
         (["--seed", "1" + "0" * 500], "at most 400 digits"),
         (["--env", "A=\udcff"], "expected text"),
-        (["--home", "x" * 300], "its path is too long"),
+        (["--home", "x" * 300], "experiments cannot be kept in"),
     ],
 )
 def test_what_is_given_by_hand_is_looked_at_too(

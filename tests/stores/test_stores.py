@@ -131,7 +131,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
     sqlite_store(tmp_path)
     reader = SqliteStore(tmp_path / "journal.db", read_only=True)
     reader.append(RECORDS[0])
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(StoreError, match="its disk is read-only, or it is not yours"):
         reader.commit()
 
 
@@ -139,7 +139,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 def test_what_is_no_journal_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"journal\.db cannot be read as a journal"):
+    with pytest.raises(StoreError, match=r"journal\.db (cannot be read as|is no) (a )?journal"):
         SqliteStore(path)
 
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import click
 
+from shoal.cli.entry import interruptible
 from shoal.cli.tables import names_of, plural
-from shoal.cli.words import tell
+from shoal.cli.words import tell, title
 from shoal.home import ExperimentError
 from shoal.result import open as result_of
 from shoal.views import columns
@@ -40,7 +41,7 @@ def export(experiment: str | None, home: Path | None, output: str, form: Format 
         click.echo(text, nl=False)
         return
     write(Path(output), text)
-    tell(f"{plural(len(exported), 'trial')} of {result.name} ({result.id}) in {output}")
+    tell(f"{plural(len(exported), 'trial')} of {title(result.name, result.id)} in {output}")
 
 
 def strict(value: Any) -> Any:
@@ -78,11 +79,12 @@ def write(path: Path, text: str) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("x", encoding="utf-8") as file:
+        with interruptible(), partial.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ExperimentError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -20,6 +20,18 @@ STYLES = {
 }
 
 
+def printable(text: str) -> str:
+    """`text` with all that a terminal would obey, but for line breaks, written as an escape."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
+def one_line(text: str) -> str:
+    """`text` with all that a terminal would obey written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Cell(NamedTuple):
     """A text, and how it looks on a terminal."""
 
@@ -57,7 +69,8 @@ def grid(
         right: the columns that are aligned to the right, as numbers are.
         indent: spaces before each line.
     """
-    cells = [[Cell(name, "dim") for name in header], *([*map(as_cell, row)] for row in rows)]
+    cells = [[Cell(one_line(name), "dim") for name in header]]
+    cells += [[*map(as_line, row)] for row in rows]
     widths = [max(len(row[column].text) for row in cells) for column in range(len(header))]
     limit = width()
     lines = []
@@ -113,5 +126,11 @@ def wrapped(text: str, start: int) -> list[str]:
 
 
 def as_cell(cell: str | Cell) -> Cell:
-    """`cell`, plain if nothing is said."""
-    return Cell(cell) if isinstance(cell, str) else cell
+    """`cell`, plain if nothing is said, and printable."""
+    cell = Cell(cell) if isinstance(cell, str) else cell
+    return cell._replace(text=printable(cell.text))
+
+
+def as_line(cell: str | Cell) -> Cell:
+    """`as_cell` in one line."""
+    return as_cell(cell)._replace(text=one_line(as_cell(cell).text))

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from shoal import views
 from shoal.cli import tables
+from shoal.cli.layout import one_line, printable
 from shoal.config import Config
 from shoal.controller import Observer
 from shoal.core.population import Population
@@ -67,7 +68,7 @@ class Lines:
 
     def began(self, folder: Folder, config: Config) -> None:
         self.folder, self._config = folder, config
-        self._print(f"{config.name}  {folder.id}  in {folder.path}")
+        self._print(f"{one_line(config.name)}  {folder.id}  in {folder.path}")
 
     def changed(self, tuner: Tuner, waiting: str) -> None:
         # The newest decision tells, with no look at every member, that a generation has ended.
@@ -87,7 +88,7 @@ class Lines:
         self._print(text if level == "info" else f"{level}: {text}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True)
+        self._console.print(printable(line), soft_wrap=True)
 
 
 def progress(tuner: Tuner, config: Config) -> str:
@@ -171,12 +172,12 @@ class Screen:
 
     def said(self, level: str, text: str) -> None:
         line = text if level == "info" else f"{level}: {text}"
-        self._console.print(Text(line, LEVELS.get(level, "dim")), soft_wrap=True)
+        self._console.print(Text(printable(line), LEVELS.get(level, "dim")), soft_wrap=True)
 
     def _frame(self) -> RenderableType:
         if self.folder is None:
             return Text()
-        title = Text.assemble((self._config.name, "bold"), "  ", self.folder.id)
+        title = Text.assemble((one_line(self._config.name), "bold"), "  ", self.folder.id)
         tuner, elapsed = self._tuner, time.monotonic() - self._began
         if tuner is None:
             return title
@@ -210,7 +211,7 @@ class Screen:
         population, names = tuner.population, list(self._config.space)
         members = shown(population, self._console.height - AROUND)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for header in ("member", "step", "metric", "", "copied", *names):
+        for header in ("member", "step", "metric", "", "copied", *map(one_line, names)):
             table.add_column(header, justify="right", no_wrap=True)
         state, copied = table.columns[3:5]
         state.justify = copied.justify = "left"
@@ -232,7 +233,7 @@ class Screen:
                 Text(score, "dim" if running else ""),  # it is of the step before
                 Text("running", "cyan") if running else Text("failed" if failed else "", "red"),
                 tables.source(parent if parent != member else None),
-                *(tables.cell(trial.hparams, name) for name in names),
+                *(one_line(tables.cell(trial.hparams, name)) for name in names),
             )
         if len(members) < population.size:
             table.caption = f"the best {len(members)} of {population.size:,} members"

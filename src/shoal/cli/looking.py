@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from shoal.cli import tables
-from shoal.cli.layout import show
-from shoal.cli.words import answer, tell
-from shoal.home import ExperimentError, experiments
+from shoal.cli.layout import printable, show
+from shoal.cli.words import answer, tell, title
+from shoal.home import ExperimentError, Folder, experiments
 from shoal.result import Result, home_of
 from shoal.result import open as result_of
 from shoal.runners import written
@@ -24,19 +25,35 @@ ENDED = {"finished", "failed"}
 
 
 def listing(home: Path | None, *, as_json: bool) -> None:
-    """Print the experiments, newest first; one that cannot be read is told, and left out."""
-    briefs = []
+    """Print the experiments, newest first, and last those that cannot be read, and why."""
+    briefs, others = [], []
     for folder in reversed(experiments(home_of(home))):
         try:
             briefs.append(Result(folder).brief())
         except ExperimentError as error:
-            tell(f"warning: {error}")
+            others.append(unreadable(folder, str(error)))
+    briefs += others
     if as_json:
         answer(briefs)
     elif briefs:
         show(*tables.listing(briefs))
     else:
         tell(f"there is no experiment in {home_of(home)} yet: `shoal run CONFIG` makes one")
+
+
+def unreadable(folder: Folder, reason: str) -> dict[str, Any]:
+    """What takes the place of `Result.brief` where there is nothing to be read."""
+    return {
+        "id": folder.id,
+        "name": None,
+        "state": "unreadable",
+        "reason": reason,
+        "created": None,
+        "trials": {"finished": None, "total": None},
+        "seconds": None,
+        "best": None,
+        "folder": str(folder.path),
+    }
 
 
 def status(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
@@ -107,12 +124,11 @@ def said(result: Result) -> Iterator[bool]:
     seen = 0
     while True:
         running = result.folder.holder() is not None  # asked first: its last lines are still read
-        store = result.folder.open()
-        lines = store.lines(seen)
-        store.close()
+        with result.folder.open() as store:
+            lines = store.lines(seen)
         for line in lines:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at))
-            click.echo(f"{at}  {line.level:<7}  {line.text}")
+            click.echo(printable(f"{at}  {line.level:<7}  {line.text}"))
             seen = line.seq
         yield running
 
@@ -151,11 +167,15 @@ def remove(experiment: str, home: Path | None, *, yes: bool) -> None:
         ExperimentError: it runs, or nobody is there to be asked.
     """
     result = result_of(experiment, home=home)
-    name, count = f"{result.name} ({result.id})", tables.plural(len(result.trials()), "trial")
+    try:
+        name, count = title(result.name, result.id), tables.plural(len(result.trials()), "trial")
+        where = f"the checkpoints in {result.checkpoints}"
+    except ExperimentError:
+        name, count, where = f"{result.id} (unreadable)", "with what it holds", "its checkpoints"
     if not yes:
         if not sys.stdin.isatty():
             raise ExperimentError(f"nobody is there to be asked: --yes deletes {name}")
-        question = f"Delete {name}, {count}, with the checkpoints in {result.checkpoints}?"
+        question = f"Delete {name}, {count}, with {where}?"
         click.confirm(question, abort=True, err=True)
     from shoal.experiment import remove as delete  # noqa: PLC0415 (what looks on does without)
 

@@ -70,7 +70,9 @@ def unable(error: Exception) -> int:
 
 def refused(message: str) -> int:
     """The exit code of what could not be done, after saying why."""
-    click.echo(f"error: {message}", err=True)
+    from shoal.cli.words import complain
+
+    complain(message)
     return REFUSED
 
 

@@ -10,8 +10,9 @@ from shoal import experiment, views
 from shoal.check import Finding
 from shoal.check import check as try_out
 from shoal.cli import live, tables
+from shoal.cli.entry import interruptible
 from shoal.cli.layout import Cell, facts, show
-from shoal.cli.words import call, complain, tell
+from shoal.cli.words import call, complain, tell, title
 from shoal.config import Config
 from shoal.controller import Observer
 from shoal.home import ExperimentError
@@ -30,8 +31,10 @@ def conduct(drive: Callable[[Observer], Result]) -> int:
     """
     watcher = live.watcher()
     try:
-        with watcher.watching():
+        with interruptible(), watcher.watching():
             result = drive(watcher)
+    except KeyboardInterrupt:  # before it had begun; click would print a line
+        return CODES["stopped"]
     except ExperimentError as error:
         if watcher.folder is None:
             raise
@@ -39,7 +42,7 @@ def conduct(drive: Callable[[Observer], Result]) -> int:
         return CODES["failed"]
     name = call(result.folder)
     if result.state == "failed":
-        complain(f"{result.name} ({result.id}) failed: {result.reason}")
+        complain(f"{title(result.name, result.id)} failed: {result.reason}")
         tell(f"`shoal trials {name}` shows every trial, `shoal resume {name}` tries again.")
         return CODES["failed"]
     show(*tables.ended(result), "", *tables.winner(result))
@@ -114,7 +117,11 @@ def check(file: Path, *, gpus_per_trial: float | None, env: Mapping[str, str] | 
     config = experiment.fitted(config, gpus_per_trial, env)
     for note in notes:
         tell(f"warning: {note}")
-    found, trial_s = try_out(config, tell)
+    try:
+        with interruptible():
+            found, trial_s = try_out(config, tell)
+    except KeyboardInterrupt:
+        return CODES["stopped"]
     total = views.total(config.steps, config.max_trials, config.population)
     valid = Finding("the file is valid", ok=True, detail=described(config, total))
     show(*findings([valid, *found]), "")
@@ -158,19 +165,19 @@ def stop(which: str | None, *, now: bool, home: Path | None) -> None:
         ExperimentError: whoever runs it cannot be told from here.
     """
     result = result_of(which, home=home)
-    folder, title = result.folder, f"{result.name} ({result.id})"
+    folder, name = result.folder, title(result.name, result.id)
     holder = folder.holder()
     if holder is None:
-        tell(f"{title} is not running: {result.state}")
+        tell(f"{name} is not running: {result.state}")
         return
     pid, host = holder
     if host != os.uname().nodename:
-        raise ExperimentError(f"{title} is run by process {pid} on {host}: stop it there")
+        raise ExperimentError(f"{name} is run by process {pid} on {host}: stop it there")
     try:
         os.kill(pid, signal.SIGTERM if now else signal.SIGINT)
     except OSError as error:
         raise ExperimentError(
-            f"process {pid}, which runs {title}, cannot be told to stop: {error.strerror}"
+            f"process {pid}, which runs {name}, cannot be told to stop: {error.strerror}"
         ) from error
     said = ""
     while folder.holder() == holder:
@@ -179,4 +186,4 @@ def stop(which: str | None, *, now: bool, home: Path | None) -> None:
             tell(f"waiting for {waiting}")
             said = waiting
         time.sleep(POLL_S)
-    tell(f"{title} is {Result(folder).state}: `shoal resume {call(folder)}` goes on")
+    tell(f"{name} is {Result(folder).state}: `shoal resume {call(folder)}` goes on")

@@ -7,7 +7,7 @@ from datetime import datetime
 from math import floor, log10
 from typing import Any
 
-from shoal.cli.layout import Cell, facts, grid
+from shoal.cli.layout import Cell, facts, grid, one_line
 from shoal.core.records import Hparams
 from shoal.result import Result
 from shoal.views import Row, exploits
@@ -16,6 +16,7 @@ NOTHING = "no trial has finished yet"
 LOOKS = {
     "running": "busy", "retrying": "unclear", "interrupted": "unclear", "failed": "bad",
     "stopped": "unclear", "killed": "unclear", "done": "good",
+    "unreadable": "bad",
 }  # fmt: skip
 
 
@@ -79,6 +80,9 @@ def listing(briefs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The experiments, each as `Result.brief` gives it."""
     rows: list[list[str | Cell]] = []
     for brief in briefs:
+        if brief["state"] == "unreadable":
+            rows.append([brief["id"], "", state("unreadable"), "", "", "", brief["reason"]])
+            continue
         count = "{finished}/{total}".format(**brief["trials"]).removesuffix("/None")
         created = datetime.fromisoformat(brief["created"]).astimezone()
         rows.append([
@@ -193,7 +197,9 @@ def path(line: Sequence[Row]) -> str:
 
 def heading(result: Result) -> str:
     """Which experiment it is, and how it stands."""
-    return "  ".join([Cell(result.name, "bold").show(), result.id, state(result.state).show()])
+    return "  ".join(
+        [Cell(one_line(result.name), "bold").show(), result.id, state(result.state).show()]
+    )
 
 
 def ended(result: Result) -> list[str]:

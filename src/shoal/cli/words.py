@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from shoal.cli.layout import one_line, printable
 from shoal.home import Folder, default_home
 
 
@@ -16,12 +17,17 @@ def answer(what: Any) -> None:
 
 def tell(text: str) -> None:
     """Say something that is not the answer: a pipe carries the answer alone."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def complain(text: str) -> None:
     """Say what is wrong."""
     tell(f"error: {text}")
+
+
+def title(name: str, id: str) -> str:
+    """Which experiment it is."""
+    return f"{one_line(name)} ({id})"
 
 
 def call(folder: Folder) -> str:

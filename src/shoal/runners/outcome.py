@@ -42,7 +42,7 @@ class Objective:
 
     def score(self, metric: float) -> float:
         """`metric` with higher being better; the same function leads back."""
-        return metric if self.mode == "max" else -metric
+        return (metric if self.mode == "max" else -metric) + 0.0  # 0 and not -0
 
 
 @dataclass(slots=True)

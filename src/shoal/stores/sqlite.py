@@ -12,9 +12,11 @@ be asked with nothing but `sqlite3`.
 """
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +24,7 @@ from shoal.core.records import Failed, Finished, Measured, Record, Seen, Started
 from shoal.stores.base import Entry
 
 VERSION = 1
+LONGEST_PATH = 500  # bytes: SQLite takes 512, with what it adds to the names of its files
 
 STARTED_TABLE = """
 CREATE TABLE IF NOT EXISTS started (
@@ -56,8 +59,26 @@ CREATE TABLE sessions (
 """
 
 
+TABLES = {"meta", "journal", "measured", "log", "sessions"}
+
+
 class StoreError(Exception):
-    """The file is not a journal that this version of shoal can read; the message says why."""
+    """A journal that cannot be made, read or written to; the message says why, and what to do."""
+
+
+def why(error: sqlite3.Error, path: Path) -> str:
+    """What `error` means for whoever wants to use the journal at `path`."""
+    name = getattr(error, "sqlite_errorname", "")
+    length = len(os.fsencode(path.absolute()))
+    if name == "SQLITE_FULL":
+        return f"the disk of {path.parent} is full, or `ulimit -f` reached: make room there"
+    if name.startswith("SQLITE_IOERR"):
+        return f"reading or writing {path} fails ({name}): is its disk full, `ulimit -f` reached?"
+    if name.startswith("SQLITE_READONLY"):
+        return f"{path} cannot be written to: its disk is read-only, or it is not yours"
+    if name.startswith("SQLITE_CANTOPEN") and length > LONGEST_PATH:
+        return f"{path} has a path of {length} bytes, and SQLite opens none of more than 500"
+    return f"{path} cannot be read as a journal: {error}"
 
 
 class Session(NamedTuple):
@@ -97,19 +118,26 @@ class SqliteStore:
         """
         if not path.is_file():
             raise StoreError(f"no journal at {path}")
-        mode = "ro" if read_only else "rw"
-        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        self._path = path
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         try:
-            self._db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
-            if not read_only:
+            self._db = opened(path, "ro") if read_only else opened(path, "rw")
+        except sqlite3.Error as error:
+            raise StoreError(why(error, path)) from error
+        try:
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
+            if missing := TABLES - tables:
+                self._db.close()
+                raise StoreError(f"{path} is no journal: it has no table {min(missing)}")
+            version = self.meta().get("version", "0")
+            if not read_only and version == str(VERSION):
                 self._db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-            version = int(self.meta().get("version", "0"))
-            if not read_only and version == VERSION:
                 self._db.execute(STARTED_TABLE)  # journals of shoal 0.1.0 have none
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path} cannot be read as a journal: {error}") from error
-        if version != VERSION:
+        except sqlite3.Error as error:
+            self._db.close()
+            raise StoreError(why(error, path)) from error
+        if version != str(VERSION):
+            self._db.close()
             raise StoreError(
                 f"{path} has format {version}, this shoal reads format {VERSION}: "
                 "use the version of shoal that wrote it"
@@ -117,19 +145,31 @@ class SqliteStore:
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, str]) -> Self:
-        """A new, empty journal at `path`, where nothing is yet."""
-        db = sqlite3.connect(path, isolation_level=None)
-        db.execute("PRAGMA journal_mode = WAL")  # one writes while others read
-        db.executescript(SCHEMA + STARTED_TABLE)
-        facts = {**meta, "version": str(VERSION)}
-        db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
-        db.close()
+        """A new, empty journal at `path`, where nothing is yet.
+
+        Raises:
+            StoreError: it cannot be written there.
+        """
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as db:
+                db.execute("PRAGMA journal_mode = WAL")  # one writes while others read
+                db.executescript(SCHEMA + STARTED_TABLE)
+                facts = {**meta, "version": str(VERSION)}
+                db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
+        except sqlite3.Error as error:
+            raise StoreError(why(error, path)) from error
         return cls(path)
 
     def close(self) -> None:
-        """Commit and let go of the file."""
-        self.commit()
-        self._db.close()
+        """Commit and let go of the file.
+
+        Raises:
+            StoreError: nothing can be written any more.
+        """
+        try:
+            self.commit()
+        finally:
+            self._db.close()
 
     def append(self, record: Record | Seen) -> None:
         self._pending.append(encode(record, time.time()))
@@ -137,10 +177,15 @@ class SqliteStore:
     def commit(self) -> None:
         if not self._pending:
             return
-        self._db.execute("BEGIN IMMEDIATE")
-        for statement, values in self._pending:
-            self._db.execute(statement, values)
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement, values in self._pending:
+                self._db.execute(statement, values)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise StoreError(why(error, self._path)) from error
         self._pending.clear()
 
     def read(self) -> Iterator[Entry]:
@@ -233,6 +278,42 @@ class SqliteStore:
 
     def _later(self, statement: str, *values: Any) -> None:
         self._pending.append((statement, values))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[SqliteStore]:
+    """The journal at `path`, to be read.
+
+    Raises:
+        StoreError: it cannot be, wherever it breaks off.
+    """
+    try:
+        with closing(SqliteStore(path, read_only=True)) as store:
+            yield store
+    except sqlite3.Error as error:
+        raise StoreError(why(error, path)) from error
+    except json.JSONDecodeError as error:
+        raise StoreError(f"{path} cannot be read as a journal: {error}") from error
+
+
+def opened(path: Path, mode: str) -> sqlite3.Connection:
+    """The database at `path`, which has tables."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    for option in ("", "&immutable=1"):
+        db = sqlite3.connect(uri + option, uri=True, timeout=30, isolation_level=None)
+        try:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            db.close()
+            # On a disk that is read-only a reader cannot make the files by which it and a writer
+            # keep out of each other's way; but where no writer has left any, there is none.
+            wal = path.with_name(path.name + "-wal")
+            alone = mode == "ro" and not option and not wal.exists()
+            if not (alone and error.sqlite_errorname.startswith("SQLITE_CANTOPEN")):
+                raise
+        else:
+            break
+    return db
 
 
 TRIAL = """INSERT INTO journal (at, kind, trial, attempt, member, step, parent, hparams)
