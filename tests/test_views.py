@@ -53,22 +53,25 @@ def test_what_runs_without_a_controller_was_interrupted() -> None:
     assert views.table(cut, "max", alive=False)[3].state == "interrupted"
 
 
-def test_the_best_is_the_first_of_the_highest() -> None:
-    best = views.best(rows(), "max")
-    assert best is not None
-    assert (best.id, best.metric) == (5, 0.7)
-
-
 def test_a_minimised_metric_is_shown_as_it_was_reported() -> None:
-    best = views.best(rows("min"), "min")
-    assert best is not None
-    assert (best.id, best.metric) == (5, -0.7)
+    assert [row.metric for row in rows("min")][:3] == [-0.5, -0.4, -0.1]
+    assert (
+        str(views.table([ENTRIES[0], Entry(1.0, Finished(0, 0.0))], "min", alive=False)[0].metric)
+        == "0.0"
+    )
 
 
-def test_lineage_and_schedule_lead_from_the_root() -> None:
-    table = rows()
-    line = views.lineage(table, table[8])
-    assert [row.id for row in line] == [0, 5, 8]
+def test_a_table_of_some_trials() -> None:
+    some = [entry for entry in ENTRIES if of(entry.record) in {4, 8}]
+    assert views.table(some, "max", alive=False) == [row for row in rows() if row.id in {4, 8}]
+
+
+def of(record: Record) -> int:
+    return record.id if isinstance(record, Trial) else record.trial
+
+
+def test_a_schedule_is_that_of_a_line() -> None:
+    line = [rows()[id] for id in (0, 5, 8)]
     assert views.schedule(line) == [
         {"step": 0, "hparams": {"lr": 0.1}},
         {"step": 1, "hparams": {"lr": 0.12}},
@@ -77,19 +80,19 @@ def test_lineage_and_schedule_lead_from_the_root() -> None:
 
 
 def test_who_copied_and_who_is_the_best_of_the_others() -> None:
+    members = {row.id: row.member for row in rows()}
+    assert views.copies(rows(), members) == {5: 0, 7: 0}
+    scores = {r.trial: r.score for r in RECORDS if isinstance(r, Finished)}
+    starts = [(row.id, row.member, row.parent, scores.get(row.id)) for row in rows()]
+    assert views.uncopied(starts) == 6
+    assert views.uncopied([]) is None
+
+
+def test_the_step_is_the_lowest_that_is_yet_to_end() -> None:
     table = rows()
-    assert [row.id for row in views.exploits(table)] == [5, 7]
-    alone = views.uncopied(table, "max")
-    assert alone is not None
-    assert alone.id == 6
-
-
-def test_progress_counts() -> None:
-    progress = views.progress(rows(), 3, views.total(3, None, 3))
-    assert (progress.finished, progress.failed, progress.running) == (7, 2, 0)
-    assert progress.total == 9
-    assert progress.step == 2, "member 1 has yet to end step 2"
-    assert [row.id for row in progress.members] == [6, 7, 8]
+    assert views.step(table[6:], 3) == 2, "member 1 has yet to end step 2"
+    assert views.step(table[6:], 4) == 0, "member 3 has not begun"
+    assert views.step([table[8]], 0) == 0
 
 
 def test_the_total_is_that_of_the_tighter_limit() -> None:

@@ -17,7 +17,7 @@ from shoal.config import Config
 from shoal.core.records import Trial
 from shoal.core.tuner import Tuner
 from shoal.home import Folder
-from shoal.views import Row, exploits
+from shoal.views import Row, copies
 
 MEMBERS = STEPS = 2
 UNUSABLE = ("no result", "bad result", "nan")  # the kinds of failure that a process survives
@@ -164,7 +164,7 @@ def about_checkpoints(rows: Sequence[Row], root: Path, watch: Watch) -> Iterator
     bytes_ = sum(file.stat().st_size for file in there)
     many = "1 file" if len(there) == 1 else f"{len(there)} files"
     yield Finding(what, ok=True, detail=f"{many}, {size(bytes_)}")
-    copied = {row.id for row in exploits(rows)}
+    copied = copies(rows, {row.id: row.member for row in rows})
     for what, seen in (
         ("what was saved is loaded", [s for s in watch.seen if s.trial.id not in copied]),
         ("what was copied is loaded", [s for s in watch.seen if s.trial.id in copied]),

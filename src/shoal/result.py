@@ -3,7 +3,7 @@
 Light to import: `shoal status` waits for nothing that only a controller needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from json import loads
@@ -14,7 +14,7 @@ from shoal import home as homes
 from shoal import views
 from shoal.core.records import Hparams
 from shoal.home import ExperimentError, Folder
-from shoal.stores.sqlite import Session
+from shoal.stores.sqlite import Session, SqliteStore, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,21 @@ class Result:
     @cached_property
     def best(self) -> Best | None:
         """The best trial, with its schedule and lineage; None while none has finished."""
-        row = views.best(self._rows, self.config["mode"])
+        with self.folder.open() as store:
+            best = store.best()
+            line = [] if best is None else self._read(store, store.ancestors(best))
+        row = line[-1] if line else None
         if row is None or row.metric is None:
             return None
-        line = views.lineage(self._rows, row)
         checkpoint = None if row.checkpoint is None else Path(row.checkpoint)
         return Best(row.metric, row.hparams, checkpoint, views.schedule(line), line)
 
-    @property
+    @cached_property
     def uncopied(self) -> views.Row | None:
         """The best trial without a copy in its past: what random search would have got."""
-        return views.uncopied(self._rows, self.config["mode"])
+        with self.folder.open() as store:
+            found = views.uncopied(store.starts())
+            return None if found is None else self._read(store, [found])[0]
 
     @property
     def created(self) -> float:
@@ -96,16 +100,51 @@ class Result:
         """(pid, host) of the process that runs it now."""
         return self.folder.holder()
 
-    @property
+    @cached_property
+    def tally(self) -> Tally:
+        """How many trials there are, and how they stand."""
+        with self.folder.open() as store:
+            return store.tally()
+
+    @cached_property
     def progress(self) -> views.Progress:
         """How far it has come."""
-        config = self.config
-        total = views.total(config["steps"], config["max_trials"], config["population"])
-        return views.progress(self._rows, config["population"], total)
+        config, population, tally = self.config, self.config["population"], self.tally
+        with self.folder.open() as store:
+            newest = self._read(store, store.newest(population))
+        newest.sort(key=lambda row: row.member)
+        others = tally.trials - tally.finished - tally.failed
+        return views.Progress(
+            step=views.step(newest, population),
+            trials=tally.trials,
+            finished=tally.finished,
+            running=others if self.state == "running" else 0,
+            failed=tally.failed,
+            total=views.total(config["steps"], config["max_trials"], population),
+            members=newest,
+        )
 
     def trials(self) -> list[views.Row]:
         """Every trial, by id."""
         return list(self._rows)
+
+    def trial(self, id: int) -> views.Row | None:
+        """The trial with this id, if there is one."""
+        with self.folder.open() as store:
+            return next(iter(self._read(store, [id])), None)
+
+    def pages(self, size: int = 1000) -> Iterator[list[views.Row]]:
+        """Every trial, by id, so many at a time: nobody waits for the last to see the first."""
+        with self.folder.open() as store:
+            for first in range(0, self.tally.trials, size):
+                yield self._read(store, range(first, first + size))
+
+    def copies(self, rows: Sequence[views.Row]) -> dict[int, int]:
+        """The member that each of `rows` copied, by trial, where it copied another one."""
+        with self.folder.open() as store:
+            parents = (row.parent for row in rows if row.parent is not None)
+            members = {row.id: row.member for row in self._read(store, parents)}
+        return views.copies(rows, members)
 
     def status(self) -> dict[str, Any]:
         """How it stands, as `shoal status --json` and the API give it."""
@@ -139,8 +178,7 @@ class Result:
     def brief(self) -> dict[str, Any]:
         """How it stands, in as much as `shoal list --json` gives; reads no trial."""
         config = self.config
-        with self.folder.open() as store:
-            finished, score = store.finished()
+        tally, score = self.tally, self.tally.best
         metric = score if score is None or config["mode"] == "max" else 0.0 - score
         total = views.total(config["steps"], config["max_trials"], config["population"])
         return {
@@ -148,7 +186,7 @@ class Result:
             "name": self.name,
             "state": self.state,
             "created": views.iso(self.created),
-            "trials": {"finished": finished, "total": total},
+            "trials": {"finished": tally.finished, "total": total},
             "seconds": round(self.seconds, 3),
             "best": metric,
             "folder": str(self.folder.path),
@@ -175,11 +213,18 @@ class Result:
 
     @cached_property
     def _rows(self) -> list[views.Row]:
-        alive = self.state == "running"
         with self.folder.open() as store:
-            rows = views.table(
-                store.read(), self.config["mode"], alive=alive, started=store.started()
-            )
+            return self._read(store)
+
+    def _read(self, store: SqliteStore, trials: Iterable[int] | None = None) -> list[views.Row]:
+        """All trials, or these, by id."""
+        wanted = None if trials is None else set(trials)
+        rows = views.table(
+            store.read() if wanted is None else store.read_of(wanted),
+            self.config["mode"],
+            alive=self.state == "running",
+            started=store.started(wanted),
+        )
         return [views.located(row, self._checkpoint(row)) for row in rows]
 
     def _checkpoint(self, row: views.Row) -> str | None:

@@ -4,10 +4,10 @@ Nothing here reads a file, a clock or a process: what only they can tell (is a c
 a checkpoint still there) is given.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, Literal
 
 from shoal.core.records import LOST, Failed, Finished, Hparams, Trial
@@ -57,6 +57,7 @@ class Progress:
     """How far an experiment has come."""
 
     step: int  # the lowest that some member has yet to end
+    trials: int
     finished: int
     running: int
     failed: int  # trials given up, or about to be tried again
@@ -71,17 +72,17 @@ def table(
     alive: bool,
     started: Mapping[tuple[int, int], float] = {},
 ) -> list[Row]:
-    """Every trial of a journal, by id.
+    """Every trial that `entries` are of, by id.
 
     Args:
-        entries: the journal.
+        entries: the journal, or what it has of some trials.
         mode: "max" or "min", which way the metric goes.
         alive: whether a controller drives the experiment: without one, nothing is running.
         started: when the process of an attempt (trial, attempt) began; without, when it was
             decided.
     """
     sign = 1.0 if mode == "max" else -1.0
-    rows: list[Row] = []
+    rows: dict[int, Row] = {}
     for at, record in entries:
         match record:
             case Trial(id, member, step, hparams, parent, attempt):
@@ -89,10 +90,7 @@ def table(
                 told = (id, member, step, hparams, parent, state)
                 began = started.get((id, attempt), at)
                 row = Row(*told, None, {}, None, attempt, began, None, None)
-                if id < len(rows):
-                    rows[id] = replace(row, error=rows[id].error)
-                else:
-                    rows.append(row)
+                rows[id] = replace(row, error=rows[id].error) if id in rows else row
             case Finished(trial, score, metrics):
                 rows[trial] = replace(
                     rows[trial],
@@ -108,7 +106,7 @@ def table(
                     ended=at,
                     error=f"{kind}: {reason}",
                 )
-    return rows
+    return [rows[id] for id in sorted(rows)]
 
 
 def located(row: Row, checkpoint: str | None) -> Row:
@@ -116,53 +114,46 @@ def located(row: Row, checkpoint: str | None) -> Row:
     return replace(row, checkpoint=checkpoint)
 
 
-def best(rows: Iterable[Row], mode: str) -> Row | None:
-    """The finished trial with the best metric; of equals, the one decided first."""
-    sign = 1.0 if mode == "max" else -1.0
-    scored = [(sign * row.metric, -row.id, row) for row in rows if row.metric is not None]
-    return max(scored, key=lambda found: found[:2])[2] if scored else None
-
-
-def lineage(rows: Sequence[Row], row: Row) -> list[Row]:
-    """`row` and its ancestors, root first."""
-    line = [row]
-    while (parent := line[-1].parent) is not None:
-        line.append(rows[parent])
-    return line[::-1]
-
-
 def schedule(line: Iterable[Row]) -> list[dict[str, Any]]:
     """The hyperparameters along a lineage, step by step: what PBT has found."""
     return [{"step": step, "hparams": row.hparams} for step, row in enumerate(line)]
 
 
-def exploits(rows: Sequence[Row]) -> list[Row]:
-    """The trials that go on from another member's."""
-    return [row for row in rows if row.parent is not None and rows[row.parent].member != row.member]
+def uncopied(starts: Iterable[tuple[int, int, int | None, float | None]]) -> int | None:
+    """The best trial of those whose members had never copied: what random search would have got.
+
+    Args:
+        starts: (trial, member, parent, score) of every trial, by id.
+    """
+    members: list[int] = []
+    alone: list[bool] = []
+    best, top = None, -inf
+    for trial, member, parent, score in starts:
+        members.append(member)
+        alone.append(parent is None or (members[parent] == member and alone[parent]))
+        if score is not None and score > top and alone[trial]:
+            best, top = trial, score
+    return best
 
 
-def uncopied(rows: Sequence[Row], mode: str) -> Row | None:
-    """The best trial of those whose members had never copied: what random search would have got."""
-    alone: list[bool] = []  # by id: a trial comes after its parent
-    for row in rows:
-        start = None if row.parent is None else rows[row.parent]
-        alone.append(start is None or (start.member == row.member and alone[start.id]))
-    return best([row for row in rows if alone[row.id]], mode)
+def copies(rows: Iterable[Row], members: Mapping[int, int]) -> dict[int, int]:
+    """The member that each of `rows` copied, by trial, where it went on from another member's.
+
+    Args:
+        rows: some trials.
+        members: whose the trials are that they started from.
+    """
+    return {
+        row.id: members[row.parent]
+        for row in rows
+        if row.parent is not None and members[row.parent] != row.member
+    }
 
 
-def progress(rows: Sequence[Row], population: int, total: int | None) -> Progress:
-    """How far the trials in `rows` have come."""
-    states = Counter(row.state for row in rows)
-    newest = {row.member: row for row in rows}
-    ended = {m: row.step + (row.state in {"finished", "failed"}) for m, row in newest.items()}
-    return Progress(
-        step=min((ended.get(member, 0) for member in range(population)), default=0),
-        finished=states["finished"],
-        running=states["running"],
-        failed=states["failed"] + states["retrying"],
-        total=total,
-        members=[newest[member] for member in sorted(newest)],
-    )
+def step(newest: Iterable[Row], population: int) -> int:
+    """The lowest step that some member has yet to end, by the latest trial of each."""
+    ended = {row.member: row.step + (row.state in {"finished", "failed"}) for row in newest}
+    return min((ended.get(member, 0) for member in range(population)), default=0)
 
 
 def total(steps: int | None, trials: int | None, population: int) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import shoal
 from tests.cli.shell import TRAIN, Shell, command, eventually, write
 from tests.cli.test_main import held, refusal
 
@@ -292,3 +293,25 @@ def test_rm_asks(shell: Shell, tmp_path: Path, reply: bytes, code: int, left: in
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == code
     assert len(shell.json("list")) == left
+
+
+def test_a_long_table_comes_page_by_page(shell: Shell, tmp_path: Path) -> None:
+    script = "import nni\np = nni.get_next_parameter()\nnni.report_final_result(p['lr'])\n"
+    file = write(tmp_path, script, population=8, steps=4)
+    assert shell("run", file).returncode == 0
+    result = shoal.open(home=shell.home)
+    pages = list(result.pages(size=5))
+    assert [len(page) for page in pages] == [5, 5, 5, 5, 5, 5, 2]
+    assert [row for page in pages for row in page] == result.trials()
+    lines = shell("trials").stdout.splitlines()
+    assert len(lines) == 33
+    assert [int(line.split()[0]) for line in lines[1:]] == list(range(32))
+    rows = shell.json("trials")
+    assert rows == [row.json() for row in result.trials()]
+    assert shell("trials", "--json").stdout == json.dumps(rows, indent=2) + "\n"
+    copied = [
+        row["id"]
+        for row in rows
+        if row["parent"] is not None and rows[row["parent"]]["member"] != row["member"]
+    ]
+    assert [i for i, line in enumerate(lines[1:]) if "←" in line] == copied

@@ -317,10 +317,11 @@ def test_an_interrupt_at_any_moment_ends_it_silently(
         "import os, sys, threading, signal, time\n"
         "def interrupt(after=float(sys.argv.pop())):\n"
         "    time.sleep(after)\n    os.kill(os.getpid(), signal.SIGINT)\n"
-        "from shoal.cli.entry import main\n"
+        "from shoal.cli import entry\n"
         "sys.argv[0] = 'shoal'\n"
+        "signal.signal(signal.SIGINT, entry.end)\n"  # or it may come before `main` has begun
         "threading.Thread(target=interrupt, daemon=True).start()\n"
-        "main()\n"
+        "entry.main()\n"
     )
     codes = set()
     for milliseconds in range(1, 100, 6):

@@ -4,17 +4,23 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.core.records import Failed, Finished, Measured, Record, Started, Trial
+from shoal.core.space import Float, Space
+from shoal.core.tuner import Tuner
 from shoal.stores.base import Store
 from shoal.stores.memory import MemoryStore
-from shoal.stores.sqlite import SqliteStore, StoreError, decode, encode
+from shoal.stores.sqlite import SqliteStore, StoreError, Tally, decode, encode, reading
+from tests.play import Luck, Play
 
 Make = Callable[[Path], Store]
 
@@ -180,3 +186,86 @@ def test_the_log_is_read_from_where_one_left_off(tmp_path: Path) -> None:
     assert [line.text for line in store.lines()] == ["a", "b", "c"]
     assert [line.text for line in store.lines(after=store.lines()[1].seq)] == ["c"]
     store.close()
+
+
+def asked(store: SqliteStore, members: int) -> dict[str, object]:
+    """What is asked of a journal without reading it all."""
+    best = store.best()
+    return {
+        "tally": store.tally(),
+        "best": best,
+        "line": [] if best is None else store.ancestors(best),
+        "newest": sorted(store.newest(members)),
+        "starts": list(store.starts()),
+    }
+
+
+def counted(records: list[Record], members: int) -> dict[str, object]:
+    """The same, counted by hand."""
+    trials = {r.id: r for r in records if isinstance(r, Trial)}
+    last = {r.id if isinstance(r, Trial) else r.trial: r for r in records}
+    scores = {r.trial: r.score for r in records if isinstance(r, Finished)}
+    best = max(scores, key=lambda trial: (scores[trial], -trial), default=None)
+    line = [] if best is None else [best]
+    while line and (parent := trials[line[-1]].parent) is not None:
+        line.append(parent)
+    newest = {trial.member: trial.id for trial in sorted(trials.values(), key=lambda t: t.id)}
+    assert set(newest) <= set(range(members))
+    return {
+        "tally": Tally(
+            trials=len(trials),
+            finished=len(scores),
+            failed=sum(isinstance(record, Failed) for record in last.values()),
+            failures=any(isinstance(record, Failed) for record in records),
+            best=max(scores.values(), default=None),
+            least=min(scores.values(), default=None),
+        ),
+        "best": best,
+        "line": line[::-1],
+        "newest": sorted(newest.values()),
+        "starts": [(t.id, t.member, t.parent, scores.get(t.id)) for t in trials.values()],
+    }
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 10**6),
+    st.integers(0, 80),
+)  # fmt: skip
+def test_what_is_asked_is_what_is_in_it(
+    members: int, steps: int, slots: int, synchronous: bool, seed: int, limit: int
+) -> None:
+    tuner = Tuner(
+        Space({"x": Float(0, 1)}), population=members, steps=steps, seed=seed,
+        synchronous=synchronous,
+    )  # fmt: skip
+    outcome = Luck(seed, failing=0.3, levels=4)
+    records = Play(tuner, outcome, slots, Random(seed)).run(limit).journal
+    with (
+        TemporaryDirectory() as folder,
+        closing(SqliteStore.create(Path(folder) / "journal.db", {})) as store,
+    ):
+        for record in records:
+            store.append(record)
+        store.commit()
+        expected = counted(records, members)
+        assert asked(store, members) == expected
+        some = [id for id in range(len(tuner.population.trials)) if id % 3 == seed % 3]
+        read = [entry.record for entry in store.read_of(some)]
+        ids = [r.id if isinstance(r, Trial) else r.trial for r in records]
+        of = {id: [r for r, i in zip(records, ids, strict=True) if i == id] for id in some}
+        assert read == [record for id in some for record in of[id]]
+        # a journal of an older shoal has no index: what reads it makes do
+        store._db.execute("DROP INDEX by_trial")
+        with reading(Path(folder) / "journal.db") as old:
+            assert asked(old, members) == expected
+            assert [entry.record for entry in old.read_of(some)] == read
+            assert len(list(old.read())) == len(records)
+
+
+def test_when_attempts_began(tmp_path: Path) -> None:
+    with closing(SqliteStore.create(tmp_path / "journal.db", {})) as store:
+        for trial, attempt in ((0, 1), (1, 1), (1, 2)):
+            store.append(Started(trial, attempt))
+        store.commit()
+        assert set(store.started()) == {(0, 1), (1, 1), (1, 2)}
+        assert set(store.started([1, 7])) == {(1, 1), (1, 2)}

@@ -60,6 +60,7 @@ def grid(
     rows: Iterable[Sequence[str | Cell]],
     right: Collection[str],
     indent: int = 0,
+    widths: list[int] | None = None,
 ) -> list[str]:
     """The lines of a table: one a row, which is cut where the terminal ends.
 
@@ -68,10 +69,13 @@ def grid(
         rows: their cells.
         right: the columns that are aligned to the right, as numbers are.
         indent: spaces before each line.
+        widths: of the columns at least, where this is a part of a table; and then what they are.
     """
     cells = [[Cell(one_line(name), "dim") for name in header]]
     cells += [[*map(as_line, row)] for row in rows]
-    widths = [max(len(row[column].text) for row in cells) for column in range(len(header))]
+    widths = [0] * len(header) if widths is None else widths
+    for column, least in enumerate(widths):
+        widths[column] = max(least, *(len(row[column].text) for row in cells))
     limit = width()
     lines = []
     for row in cells:

@@ -13,7 +13,7 @@ import click
 
 from shoal.cli import tables
 from shoal.cli.layout import printable, show
-from shoal.cli.words import answer, tell, title
+from shoal.cli.words import answer, answer_all, tell, title
 from shoal.home import ExperimentError, Folder, experiments
 from shoal.result import Result, home_of
 from shoal.result import open as result_of
@@ -68,11 +68,12 @@ def status(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
 def trials(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
     """Print every trial."""
     result = result_of(experiment, home=home)
-    rows = result.trials()
     if as_json:
-        answer([row.json() for row in rows])
-    else:
-        show(*tables.trials(rows, tables.names_of(result), tables.copies(rows)))
+        answer_all(row.json() for page in result.pages() for row in page)
+        return
+    for lines in tables.every_trial(result):
+        show(*lines)
+        sys.stdout.flush()
 
 
 def best(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
@@ -103,8 +104,7 @@ def lineage(experiment: str | None, home: Path | None, *, as_json: bool) -> None
     if as_json:
         answer([row.json() for row in line])
     elif line:
-        copied = tables.copies(result.trials())
-        show(*tables.trials(line, tables.names_of(result), copied))
+        show(*tables.trials(line, tables.names_of(result), result.copies(line)))
     else:
         tell(tables.NOTHING)
 
@@ -141,14 +141,15 @@ def printed(result: Result, trial: int) -> Iterator[bool]:
     Raises:
         ExperimentError: there is no such trial.
     """
-    count = len(result.trials())
+    count = result.tally.trials
     if trial >= count:
         raise ExperimentError(
             f"experiment {result.id} has no trial {trial}; it has {tables.plural(count, 'trial')}"
         )
     attempt, offsets = 0, {"stdout": 0, "stderr": 0}
     while True:
-        row = Result(result.folder).trials()[trial]
+        row = Result(result.folder).trial(trial)
+        assert row is not None
         if row.attempt != attempt:
             attempt, offsets = row.attempt, dict.fromkeys(offsets, 0)
             tell(f"trial {trial}, attempt {attempt}: {result.folder.trial(trial, attempt)}")
@@ -168,7 +169,7 @@ def remove(experiment: str, home: Path | None, *, yes: bool) -> None:
     """
     result = result_of(experiment, home=home)
     try:
-        name, count = title(result.name, result.id), tables.plural(len(result.trials()), "trial")
+        name, count = title(result.name, result.id), tables.plural(result.tally.trials, "trial")
         where = f"the checkpoints in {result.checkpoints}"
     except ExperimentError:
         name, count, where = f"{result.id} (unreadable)", "with what it holds", "its checkpoints"

@@ -1,7 +1,7 @@
 """What a terminal shows of an experiment: results and views as lines of text."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import floor, log10
@@ -10,7 +10,7 @@ from typing import Any
 from shoal.cli.layout import Cell, facts, grid, one_line
 from shoal.core.records import Hparams
 from shoal.result import Result
-from shoal.views import Row, exploits
+from shoal.views import Row
 
 NOTHING = "no trial has finished yet"
 LOOKS = {
@@ -23,10 +23,13 @@ LOOKS = {
 # ---------------------------------------------------------------------- single values
 
 
-def metrics(values: Iterable[float | None]) -> list[str]:
-    """`values` with the same number of decimals, so that four digits of the largest count."""
+def metrics(values: Iterable[float | None], largest: float | None = None) -> list[str]:
+    """`values` with the same number of decimals, so that four digits of the largest count.
+
+    `largest` is that of more than these, where these are not all.
+    """
     values = list(values)
-    largest = max((abs(value) for value in values if value), default=1.0)
+    largest = largest or max((abs(value) for value in values if value), default=1.0)
     exponent = floor(log10(largest))
     if not -4 <= exponent < 7:
         return ["" if value is None else f"{value:.3e}" for value in values]
@@ -104,23 +107,54 @@ def trials(
         copied: the member whose weights a trial started from, where that was another member.
         indent: spaces before each line.
     """
-    numbers = ["trial", "member", "step", "metric", "took", *names]
-    errors = ["error"] if any(row.error for row in rows) else []
-    header = ["trial", "member", "step", "state", "metric", "took", "copied", *names, *errors]
+    errors = any(row.error for row in rows)
+    told = metrics(row.metric for row in rows)
+    cells = trial_cells(rows, told, names, copied, errors=errors)
+    return grid(trial_header(names, errors=errors), cells, NUMBERS + tuple(names), indent)
+
+
+def every_trial(result: Result) -> Iterator[list[str]]:
+    """The table of all trials, some lines at a time; a column may become wider on the way."""
+    names, tally = names_of(result), result.tally
+    largest = max(abs(tally.best or 0.0), abs(tally.least or 0.0))
+    header = trial_header(names, errors=tally.failures)
+    widths = [len(str(tally.trials)), *[0] * (len(header) - 1)]
+    if not tally.trials:
+        yield grid(header, [], NUMBERS)
+    for rows in result.pages():
+        told = metrics((row.metric for row in rows), largest)
+        cells = trial_cells(rows, told, names, result.copies(rows), errors=tally.failures)
+        lines = grid(header, cells, NUMBERS + tuple(names), widths=widths)
+        yield lines if rows[0].id == 0 else lines[1:]
+
+
+NUMBERS = ("trial", "member", "step", "metric", "took")
+
+
+def trial_header(names: Sequence[str], *, errors: bool) -> list[str]:
+    """What the columns of a table of trials are called."""
+    header = ["trial", "member", "step", "state", "metric", "took", "copied", *names]
+    return [*header, "error"] if errors else header
+
+
+def trial_cells(
+    rows: Sequence[Row],
+    told: Sequence[str],
+    names: Sequence[str],
+    copied: Mapping[int, int],
+    *,
+    errors: bool,
+) -> list[list[str | Cell]]:
+    """The cells of a table of trials, `told` being their metrics."""
     cells: list[list[str | Cell]] = []
-    for row, metric in zip(rows, metrics(row.metric for row in rows), strict=True):
+    for row, metric in zip(rows, told, strict=True):
         took = "" if row.ended is None else duration(row.ended - row.started)
         error = [(row.error or "").partition("\n")[0]] if errors else []
         cells.append([
             str(row.id), str(row.member), str(row.step), state(row.state), metric, took,
             source(copied.get(row.id)), *(cell(row.hparams, name) for name in names), *error,
         ])  # fmt: skip
-    return grid(header, cells, numbers, indent)
-
-
-def copies(rows: Sequence[Row]) -> dict[int, int]:
-    """The member that each exploit among all `rows` copied."""
-    return {row.id: rows[row.parent].member for row in exploits(rows) if row.parent is not None}
+    return cells
 
 
 def source(member: int | None) -> str:
@@ -221,7 +255,7 @@ def named(name: str, fact: str) -> list[str | Cell]:
 
 def status(result: Result) -> list[str]:
     """How an experiment stands."""
-    now, rows = result.status(), result.trials()
+    now, newest = result.status(), result.progress.members
     count = now["trials"]
     of = "" if count["total"] is None else f" of {count['total']:,}"
     steps = "" if now["steps"] is None else f" of {now['steps']}"
@@ -241,8 +275,8 @@ def status(result: Result) -> list[str]:
         row = result.best.lineage[-1]
         lines.append(named("best", f"{metrics([row.metric])[0]}, {where(row)}"))
     lines += [named("folder", now["folder"]), named("checkpoints", now["checkpoints"])]
-    latest = trials(result.progress.members, names_of(result), copies(rows), indent=2)
-    return [heading(result), "", *facts(lines), *(["", *latest] if rows else [])]
+    latest = trials(newest, names_of(result), result.copies(newest), indent=2)
+    return [heading(result), "", *facts(lines), *(["", *latest] if newest else [])]
 
 
 def where(row: Row) -> str:

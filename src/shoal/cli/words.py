@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -13,6 +14,16 @@ from shoal.home import Folder, default_home
 def answer(what: Any) -> None:
     """Print `what` as JSON, which knows no NaN."""
     click.echo(json.dumps(what, indent=2, allow_nan=False))
+
+
+def answer_all(items: Iterable[Any]) -> None:
+    """Print `items` as `answer` prints a list, each as soon as it is there."""
+    before = "[\n"
+    for item in items:
+        text = json.dumps(item, indent=2, allow_nan=False).replace("\n", "\n  ")
+        click.echo(f"{before}  {text}", nl=False)
+        before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")
 
 
 def tell(text: str) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -26,11 +26,18 @@ from shoal.stores.base import Entry
 VERSION = 1
 LONGEST_PATH = 500  # bytes: SQLite takes 512, with what it adds to the names of its files
 
-STARTED_TABLE = """
+# What journals of shoal 0.1.0 have not.
+ADDED = """
+CREATE INDEX IF NOT EXISTS by_trial ON journal (trial);
 CREATE TABLE IF NOT EXISTS started (
     trial INTEGER NOT NULL, attempt INTEGER NOT NULL, at REAL NOT NULL,
     PRIMARY KEY (trial, attempt)
 ) STRICT, WITHOUT ROWID;
+"""
+# For those who only read one of these, a copy that is found in its place.
+COPY = """
+CREATE TEMP TABLE journal AS SELECT * FROM main.journal;
+CREATE INDEX temp.by_trial ON journal (trial);
 """
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -98,6 +105,17 @@ class Session(NamedTuple):
         return max(0.0, (self.seen if self.ended is None else self.ended) - self.began)
 
 
+class Tally(NamedTuple):
+    """How many trials there are, and how they stand."""
+
+    trials: int
+    finished: int
+    failed: int  # given up, or about to be tried again
+    failures: bool  # whether any has ever failed
+    best: float | None  # the highest score
+    least: float | None  # the lowest
+
+
 class LogLine(NamedTuple):
     """A line of the experiment's log."""
 
@@ -130,9 +148,11 @@ class SqliteStore:
                 self._db.close()
                 raise StoreError(f"{path} is no journal: it has no table {min(missing)}")
             version = self.meta().get("version", "0")
+            if read_only and "by_trial" not in tables:
+                self._db.executescript(COPY)
             if not read_only and version == str(VERSION):
                 self._db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-                self._db.execute(STARTED_TABLE)  # journals of shoal 0.1.0 have none
+                self._db.executescript(ADDED)
         except sqlite3.Error as error:
             self._db.close()
             raise StoreError(why(error, path)) from error
@@ -153,7 +173,7 @@ class SqliteStore:
         try:
             with closing(sqlite3.connect(path, isolation_level=None)) as db:
                 db.execute("PRAGMA journal_mode = WAL")  # one writes while others read
-                db.executescript(SCHEMA + STARTED_TABLE)
+                db.executescript(SCHEMA + ADDED)
                 facts = {**meta, "version": str(VERSION)}
                 db.executemany("INSERT INTO meta VALUES (?, ?)", facts.items())
         except sqlite3.Error as error:
@@ -191,6 +211,14 @@ class SqliteStore:
     def read(self) -> Iterator[Entry]:
         return map(decode, self._db.execute("SELECT * FROM journal ORDER BY seq"))
 
+    def read_of(self, trials: Iterable[int]) -> Iterator[Entry]:
+        """What the journal has of `trials`, of one after the other by their ids."""
+        query = (
+            "SELECT journal.* FROM json_each(?) AS wanted JOIN journal ON trial = wanted.value"
+            " ORDER BY trial, seq"
+        )
+        return map(decode, self._db.execute(query, (json.dumps(sorted(set(trials))),)))
+
     def records(self) -> Iterator[Record]:
         """The journal as far as decisions depend on it: without times and further metrics.
 
@@ -216,19 +244,69 @@ class SqliteStore:
         )
         return [json.loads(value) for (value,) in rows]
 
-    def started(self) -> dict[tuple[int, int], float]:
-        """When the process of each attempt (trial, attempt) began, in seconds since the epoch."""
+    def started(self, trials: Iterable[int] | None = None) -> dict[tuple[int, int], float]:
+        """When the process of each attempt (trial, attempt) began, in seconds since the epoch.
+
+        Of all trials, or of these.
+        """
+        query, given = "SELECT trial, attempt, at FROM started", list[str]()
+        if trials is not None:
+            query += " WHERE trial IN (SELECT value FROM json_each(?))"
+            given.append(json.dumps(sorted(set(trials))))
         try:
-            rows = self._db.execute("SELECT trial, attempt, at FROM started")
+            rows = self._db.execute(query, given)
         except sqlite3.OperationalError:  # a journal of shoal 0.1.0
             return {}
         return {(trial, attempt): at for trial, attempt, at in rows}
 
-    def finished(self) -> tuple[int, float | None]:
-        """(how many trials have finished, the best of their scores), without reading them all."""
-        query = "SELECT count(*), max(score) FROM journal WHERE kind = 'finished'"
-        count, best = self._db.execute(query).fetchone()
-        return count, best
+    def tally(self) -> Tally:
+        """How the trials stand, counted without reading what else is known of them."""
+        trials, finished, best, least = self._db.execute(
+            "SELECT ifnull(max(trial), -1) + 1, count(score), max(score), min(score) FROM journal"
+        ).fetchone()
+        failed, failures = self._db.execute(
+            "SELECT ifnull(sum(kind = 'failed'), 0), count(*) FROM (SELECT kind, max(seq)"
+            " FROM journal WHERE trial IN (SELECT trial FROM journal WHERE kind = 'failed')"
+            " GROUP BY trial)"
+        ).fetchone()
+        return Tally(trials, finished, failed, failures > 0, best, least)
+
+    def best(self) -> int | None:
+        """The finished trial with the highest score; of equals, the one decided first."""
+        query = (
+            "SELECT trial FROM journal WHERE score IS NOT NULL ORDER BY score DESC, trial LIMIT 1"
+        )
+        found = self._db.execute(query).fetchone()
+        return None if found is None else int(found[0])
+
+    def ancestors(self, trial: int) -> list[int]:
+        """`trial` and whatever it descends from, the first of all first."""
+        rows = self._db.execute(
+            "WITH RECURSIVE line (trial, parent) AS (SELECT trial, parent FROM journal"
+            " WHERE trial = ? AND kind = 'trial' UNION SELECT journal.trial, journal.parent"
+            " FROM line JOIN journal ON journal.trial = line.parent WHERE kind = 'trial')"
+            " SELECT trial FROM line ORDER BY trial",  # no parent is younger than its child
+            (trial,),
+        )
+        return [trial for (trial,) in rows]
+
+    def newest(self, members: int) -> list[int]:
+        """The latest trial of each of so many members."""
+        found: dict[int, int] = {}
+        for trial, member in self._db.execute(
+            "SELECT trial, member FROM journal WHERE kind = 'trial' ORDER BY seq DESC"
+        ):
+            if found.get(member, -1) < trial:
+                found[member] = trial
+            if len(found) == members:
+                break
+        return list(found.values())
+
+    def starts(self) -> Iterator[tuple[int, int, int | None, float | None]]:
+        """(trial, member, parent, score) of every trial, by id; without a score, it has none."""
+        return self._db.execute(
+            "SELECT trial, max(member), max(parent), max(score) FROM journal GROUP BY trial"
+        )
 
     def meta(self) -> dict[str, str]:
         """What the experiment is."""
