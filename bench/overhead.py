@@ -2,12 +2,13 @@
 
     python bench/overhead.py [--nni PYTHON] [ROW ...]
 
-ROW is one of scripts, plain, libraries, tuner, journal, resume, cli; all of them by default. With
+ROW is one of scripts, plain, libraries, tuner, journal, resume, looking, cli; by default, all. With
 `--nni`, the interpreter of an environment that has NNI 3.0 (and torch), `scripts` and `tuner` do
 the same work there too, in the same run.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
+from shoal.config import Config
 from shoal.core.records import Finished, Record
 from shoal.core.space import Float, Space
 from shoal.core.tuner import Tuner
@@ -309,6 +311,43 @@ def resume() -> None:
     )
 
 
+def looking() -> None:
+    """What a user waits for a command on a journal of 100,000 trials of 100 members."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "large"
+        folder.mkdir()
+        config = Config(command="true", space=SPACE, population=100, max_trials=100_000)
+        meta = {
+            "id": "large",
+            "name": "large",
+            "created": "1.0",
+            "config": json.dumps(config.dump()),
+        }
+        store = SqliteStore.create(folder / "journal.db", meta)
+        for record in history(100_000, 100):
+            store.append(record)
+        store.close()
+        shoal = str(Path(sys.executable).with_name("shoal"))
+        env = {**os.environ, "SHOAL_HOME": scratch}
+        for command in ("status", "best", "lineage", "schedule", "trials"):
+            times = []
+            for _ in range(7):
+                began = time.perf_counter()
+                with subprocess.Popen([shoal, command], stdout=subprocess.PIPE, env=env) as running:
+                    assert running.stdout is not None
+                    if command == "trials":  # it prints on for seconds
+                        running.stdout.read(1000)
+                        running.kill()
+                    else:
+                        running.stdout.read()
+                    times.append(time.perf_counter() - began)
+            what = (
+                "the first rows of `shoal trials`" if command == "trials" else f"`shoal {command}`"
+            )
+            must = 0.3 if command == "status" else 0.5
+            row(f"{what}, 100,000 trials", f"{statistics.median(times):.2f} s", f"<= {must} s")
+
+
 def cli() -> None:
     """What a user waits for a command, and bare Python in the same loop."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -354,6 +393,7 @@ def main() -> None:
         "tuner": lambda: tuner(args.nni),
         "journal": journal,
         "resume": resume,
+        "looking": looking,
         "cli": cli,
     }
     load = os.getloadavg()[0]
