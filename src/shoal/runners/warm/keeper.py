@@ -29,12 +29,10 @@ def keep(key: str, server: int, tell: int, close: Callable[[], None]) -> None:
         tell: the pipe for messages to it.
         close: is called to let go of what belongs to the server, in both processes.
     """
-    # SIGTERM, SIGHUP and SIGINT are blocked: we want none but the server's death
+    # all signals that matter are blocked, and stay so: they are waited for
     alive = processes.die_with_parent(server, signal.SIGTERM)
     processes.adopt()
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, orphaned)
-    signal.signal(signal.SIGHUP, orphaned)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     close()
     keeper = os.getpid()
@@ -49,11 +47,8 @@ def keep(key: str, server: int, tell: int, close: Callable[[], None]) -> None:
         processes.call("shoal-keeper")
         release_standard_files()
         send(tell, started=key, pid=trial, keeper=keeper)
-        try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGHUP})
-            status = wait_for(trial)
-        except Orphaned:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+        status = wait_for(trial)
+        if status is None:
             end_all(0.0)
         else:
             left = end_all(MOMENT_S)
@@ -62,21 +57,16 @@ def keep(key: str, server: int, tell: int, close: Callable[[], None]) -> None:
         os._exit(0)
 
 
-class Orphaned(BaseException):
-    """The server has died."""
-
-
-def orphaned(*_: object) -> None:
-    """Take the signal of the server's death."""
-    raise Orphaned
-
-
-def wait_for(trial: int) -> int:
-    """The wait status of `trial`, once it has ended."""
+def wait_for(trial: int) -> int | None:
+    """The wait status of `trial`, once it has ended; None if the server dies before."""
     while True:
-        pid, status = os.waitpid(-1, 0)
-        if pid == trial:
-            return status
+        pid = -1
+        while pid:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == trial:
+                return status
+        if signal.sigwait({signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP}) != signal.SIGCHLD:
+            return None
 
 
 def end_all(moment_s: float) -> int:

@@ -1,7 +1,7 @@
 """Which libraries are shared by a warm start: slow ones that keep no state from their import.
 
 Each has a test that a trial finds the same in a fork as in a process of its own
-(`tests/runners/test_libraries.py`). `preload:` in the experiment file adds to them.
+(`tests/runners/test_shared.py`). `preload:` in the experiment file adds to them.
 """
 
 from __future__ import annotations
