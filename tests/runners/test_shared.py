@@ -212,6 +212,9 @@ def test_a_trial_tells_what_it_had_to_import(tmp_path: Path) -> None:
     [
         "torch", "torchvision", "lightning", "transformers", "stable_baselines3", "gymnasium",
         "numpy", "scipy.optimize", "pandas", "sklearn.linear_model", "matplotlib.pyplot", "jax",
+        "accelerate", "einops", "flax", "optax", "timm", "torchmetrics", "triton",
+        "pytorch_lightning", "networkx", "PIL.Image", "huggingface_hub", "tokenizers",
+        "safetensors.torch", "joblib", "sympy", "flax.linen",
     ],
 )  # fmt: skip
 def test_a_library_is_the_same_in_a_fork(tmp_path: Path, library: str) -> None:

@@ -11,7 +11,6 @@ import sys
 LIBRARIES = frozenset(
     {
         "accelerate",
-        "diffusers",
         "einops",
         "flax",
         "functorch",
