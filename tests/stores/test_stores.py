@@ -3,7 +3,7 @@
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,21 +19,21 @@ from shoal.core.space import Float, Space
 from shoal.core.tuner import Tuner
 from shoal.stores.base import Store
 from shoal.stores.memory import MemoryStore
-from shoal.stores.sqlite import SqliteStore, StoreError, Tally, decode, encode, reading
+from shoal.stores.sqlite import SCHEMA, SqliteStore, StoreError, Tally, decode, encode, reading
 from tests.play import Luck, Play
 
-Make = Callable[[Path], Store]
+
+def sqlite_store(folder: Path) -> SqliteStore:
+    return SqliteStore.create(folder / "journal.db", {"id": "x"})
 
 
-def sqlite_store(folder: Path) -> Store:
-    path = folder / "journal.db"
-    return SqliteStore(path) if path.exists() else SqliteStore.create(path, {"id": "x"})
-
-
-@pytest.fixture(params=[lambda _: MemoryStore(), sqlite_store], ids=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    make: Make = request.param
-    return make(tmp_path)
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+    else:
+        with closing(sqlite_store(tmp_path)) as store:
+            yield store
 
 
 RECORDS: list[Record] = [
@@ -94,14 +94,11 @@ failed = st.builds(Failed, ids, st.text(), st.text(), ids)
 
 @given(st.lists(trials | finished | failed, max_size=5))
 def test_any_record_comes_back_as_it_was(records: list[Record]) -> None:
-    db = sqlite3.connect(":memory:")
-    from shoal.stores.sqlite import SCHEMA  # noqa: PLC0415
-
-    db.executescript(SCHEMA)
-    for record in records:
-        db.execute(*encode(record, 1.5))
-    rows = db.execute("SELECT * FROM journal ORDER BY seq").fetchall()
-    db.close()
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(SCHEMA)
+        for record in records:
+            db.execute(*encode(record, 1.5))
+        rows = db.execute("SELECT * FROM journal ORDER BY seq").fetchall()
     assert [decode(row).record for row in rows] == records
     assert [repr(decode(row).record) for row in rows] == [repr(record) for record in records]
 
@@ -134,11 +131,12 @@ def test_others_read_while_one_writes(tmp_path: Path) -> None:
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
-    sqlite_store(tmp_path)
-    reader = SqliteStore(tmp_path / "journal.db", read_only=True)
-    reader.append(RECORDS[0])
-    with pytest.raises(StoreError, match="its disk is read-only, or it is not yours"):
-        reader.commit()
+    sqlite_store(tmp_path).close()
+    with reading(tmp_path / "journal.db") as reader:
+        reader.append(RECORDS[0])
+        with pytest.raises(StoreError, match="its disk is read-only, or it is not yours"):
+            reader.commit()
+        reader._pending.clear()
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, and no database" * 100, b"\0" * 5000])
