@@ -58,8 +58,11 @@ def lines(*code: str) -> str:
     return "\n".join(f"    {line}" for line in code)
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "stdout", "stderr"])
-@pytest.mark.parametrize("what", PUT)
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [(what, "metrics.jsonl") for what in PUT]
+    + [(what, name) for what in ("FIFO", "memory") for name in ("stdout", "stderr")],
+)
 def test_what_is_no_file_in_the_place_of_one(
     shell: Shell, tmp_path: Path, what: str, name: str
 ) -> None:
@@ -77,13 +80,13 @@ def test_what_is_no_file_in_the_place_of_one(
 
 def test_a_fifo_from_the_beginning(shell: Shell, tmp_path: Path) -> None:
     """The controller looks at it while the trial runs, and nobody ever writes to it."""
-    attack = lines("os.mkfifo(own / 'metrics.jsonl')", "import time; time.sleep(2.5)")
+    attack = lines("os.mkfifo(own / 'metrics.jsonl')", "import time; time.sleep(1.2)")
     assert "its metrics.jsonl is a FIFO" in attacked(shell, tmp_path, attack)
 
 
 @pytest.mark.parametrize("big", ["sparse", "endless"])
 def test_reports_without_an_end(shell: Shell, tmp_path: Path, big: str) -> None:
-    attack = lines(f"{big}(own / 'metrics.jsonl')", "import time; time.sleep(1.5)")
+    attack = lines(f"{big}(own / 'metrics.jsonl')", "import time; time.sleep(1.2)")
     error = attacked(shell, tmp_path, attack)
     assert error == "bad files: it reported a line of more than 1 MiB"
 

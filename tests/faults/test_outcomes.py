@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import shoal
+from shoal.runners import script as script_runner
 from tests.lab import TOY, experiment, log_of
 
 # The first trial misbehaves each time it is tried; what follows is the well-behaved one.
@@ -55,7 +56,10 @@ def refilled(result: shoal.Result) -> None:
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
 @pytest.mark.parametrize("name", BEFORE)
-def test_a_trial_that_dies(tmp_path: Path, name: str, warm: bool) -> None:
+def test_a_trial_that_dies(
+    tmp_path: Path, name: str, warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script_runner, "GRACE_S", 0.5)
     action, said = BEFORE[name]
     script = f"{MISBEHAVE}\nif first:\n    {action}\n{TOY}"
     timeout = 1.0 if "time" in said else None
