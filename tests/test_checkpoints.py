@@ -1,5 +1,6 @@
 """Checkpoints are kept by who can still need them, and a folder is one experiment's."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,14 @@ def test_a_file_that_says_nothing_is_nobodys(tmp_path: Path, text: str) -> None:
     assert owner_of(tmp_path) is None
     again(tmp_path)
     assert owner_of(tmp_path) == "mine"
+
+
+def test_what_is_no_file_in_its_place_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / OWNER)
+    assert owner_of(tmp_path) is None
+    with pytest.raises(CheckpointError, match="is no file: remove it"):
+        again(tmp_path)
+    release(tmp_path, "mine", 8)
 
 
 def test_other_files_in_the_folder_are_no_checkpoints(tmp_path: Path) -> None:

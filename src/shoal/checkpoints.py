@@ -161,6 +161,8 @@ def _owner_file(root: Path) -> Iterator[TextIO]:
     """The file that says whose `root` is, which nobody else reads or writes meanwhile."""
     path = root / OWNER
     while True:
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # a trial's doing
+            raise FileExistsError(f"{path} is no file: remove it")
         with path.open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
@@ -172,8 +174,9 @@ def _owner_file(root: Path) -> Iterator[TextIO]:
 
 def owner_of(root: Path) -> str | None:
     """The experiment whose checkpoints `root` holds, as far as it says."""
+    path = root / OWNER
     try:
-        return _owner((root / OWNER).read_bytes())[0]
+        return _owner(path.read_bytes())[0] if path.is_file() else None
     except OSError:
         return None
 

@@ -113,8 +113,9 @@ def test_list_has_the_newest_first(shell: Shell, tmp_path: Path) -> None:
     broken.write_text("no journal")
     ended = shell("list")
     assert ended.returncode == 0
-    assert ended.stdout.splitlines()[-1].startswith("broken")
-    assert len(ended.stdout.splitlines()) == 4
+    lines = ended.stdout.splitlines()
+    assert (lines[3].split(), lines[4]) == (["broken", "unreadable"], "")
+    assert "cannot be read as a journal" in lines[5]
 
 
 def test_the_metric_is_shown_as_reported_when_less_is_better(shell: Shell, tmp_path: Path) -> None:

@@ -170,9 +170,10 @@ def remove(experiment: str, home: Path | None, *, yes: bool) -> None:
     result = result_of(experiment, home=home)
     try:
         name, count = title(result.name, result.id), tables.plural(result.tally.trials, "trial")
-        where = f"the checkpoints in {result.checkpoints}"
+        where, gone = f"the checkpoints in {result.checkpoints}", "its checkpoints"
     except ExperimentError:
-        name, count, where = f"{result.id} (unreadable)", "with what it holds", "its checkpoints"
+        name, count = f"{result.id} (unreadable)", "whatever it is"
+        where = gone = "what is in its folder"
     if not yes:
         if not sys.stdin.isatty():
             raise ExperimentError(f"nobody is there to be asked: --yes deletes {name}")
@@ -181,4 +182,4 @@ def remove(experiment: str, home: Path | None, *, yes: bool) -> None:
     from shoal.experiment import remove as delete  # noqa: PLC0415 (what looks on does without)
 
     delete(str(result.folder.path))
-    tell(f"{name} is deleted, and its checkpoints with it")
+    tell(f"{name} is deleted, and {gone} with it")

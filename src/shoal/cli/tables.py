@@ -82,9 +82,11 @@ def state(of: str) -> Cell:
 def listing(briefs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The experiments, each as `Result.brief` gives it."""
     rows: list[list[str | Cell]] = []
+    reasons: list[str] = []
     for brief in briefs:
         if brief["state"] == "unreadable":
-            rows.append([brief["id"], "", state("unreadable"), "", "", "", brief["reason"]])
+            rows.append([brief["id"], "", state("unreadable"), *[""] * 4])
+            reasons.append(brief["reason"])
             continue
         count = "{finished}/{total}".format(**brief["trials"]).removesuffix("/None")
         created = datetime.fromisoformat(brief["created"]).astimezone()
@@ -93,7 +95,8 @@ def listing(briefs: Sequence[Mapping[str, Any]]) -> list[str]:
             duration(brief["seconds"]), created.strftime("%Y-%m-%d %H:%M"),
         ])  # fmt: skip
     header = ["id", "name", "state", "trials", "best", "time", "created"]
-    return grid(header, rows, right=("trials", "best", "time"))
+    lines = grid(header, rows, right=("trials", "best", "time"))
+    return [*lines, *(["", *map(one_line, reasons)] if reasons else [])]
 
 
 def trials(
