@@ -17,8 +17,8 @@ demo: $(READY) ## train the digits example, and see what came out (a minute; the
 	@printf '\nLook around in it:\n  export SHOAL_HOME=build/demo/experiments PATH="$$PWD/.venv/bin:$$PATH"\n'
 	@printf '  shoal status; shoal lineage; shoal trials; shoal log\n'
 
-test: $(READY) ## pass the tests, two at a time
-	$(BIN)/pytest -n 2
+test: $(READY) ## pass the tests, three at a time: many wait for a process
+	$(BIN)/pytest -n 3 --dist worksteal
 
 check: $(READY) ## ruff, mypy --strict, the import contracts
 	$(BIN)/ruff check

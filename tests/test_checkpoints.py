@@ -1,11 +1,13 @@
 """Checkpoints are kept by who can still need them, and a folder is one experiment's."""
 
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
 import shoal
+from shoal import checkpoints
 from shoal.checkpoints import (
     OWNER,
     CheckpointError,
@@ -24,17 +26,17 @@ from tests.lab import TOY, experiment
 def grown(root: Path, keep: Keep) -> tuple[Population, Checkpoints]:
     """Two members, three steps; at step 2 member 1 goes on from member 0."""
     population = Population(2)
-    checkpoints = Checkpoints(root, population, keep)
+    kept = Checkpoints(root, population, keep)
     for id, (member, step, parent) in enumerate(
         [(0, 0, None), (1, 0, None), (0, 1, 0), (1, 1, 1), (0, 2, 2), (1, 2, 2)]
     ):
         trial = Trial(id, member, step, {}, parent)
         population.apply(trial)
-        checkpoints.prepare(trial)
-        checkpoints.save(trial).mkdir()
-        (checkpoints.save(trial) / "model").write_text(str(id))
+        kept.prepare(trial)
+        kept.save(trial).mkdir()
+        (kept.save(trial) / "model").write_text(str(id))
         population.apply(Finished(id, float(id)))
-    return population, checkpoints
+    return population, kept
 
 
 def there(root: Path) -> set[str]:
@@ -50,8 +52,8 @@ def there(root: Path) -> set[str]:
     ],
 )
 def test_what_is_kept(tmp_path: Path, keep: Keep, left: set[str]) -> None:
-    _, checkpoints = grown(tmp_path, keep)
-    checkpoints.retain({4, 5})
+    _, kept = grown(tmp_path, keep)
+    kept.retain({4, 5})
     assert there(tmp_path) == left
 
 
@@ -62,29 +64,29 @@ def test_a_resumed_run_forgets_what_its_forerunner_left(tmp_path: Path) -> None:
 
 
 def test_a_running_trial_keeps_its_own_folder(tmp_path: Path) -> None:
-    population, checkpoints = grown(tmp_path, "live")
+    population, kept = grown(tmp_path, "live")
     trial = Trial(6, 0, 3, {}, 4)
     population.apply(trial)
-    checkpoints.prepare(trial)
-    checkpoints.save(trial).mkdir()
-    checkpoints.retain({4})
+    kept.prepare(trial)
+    kept.save(trial).mkdir()
+    kept.retain({4})
     assert there(tmp_path) == {"0/2", "0/3"}
 
 
 def test_a_trial_that_is_prepared_finds_nothing(tmp_path: Path) -> None:
-    population, checkpoints = grown(tmp_path, "live")
-    checkpoints.prepare(population.trials[3])
-    assert not checkpoints.save(population.trials[3]).exists()
+    population, kept = grown(tmp_path, "live")
+    kept.prepare(population.trials[3])
+    assert not kept.save(population.trials[3]).exists()
 
 
 def test_lost_is_what_was_saved_and_is_gone(tmp_path: Path) -> None:
-    population, checkpoints = grown(tmp_path, "live")
-    assert not checkpoints.lost(population.trials[4])
+    population, kept = grown(tmp_path, "live")
+    assert not kept.lost(population.trials[4])
     (tmp_path / "0" / "1" / "model").unlink()
-    assert checkpoints.lost(population.trials[4])
+    assert kept.lost(population.trials[4])
     population.unsaved.add(2)  # it had never saved anything
-    assert not checkpoints.lost(population.trials[4])
-    assert not checkpoints.lost(population.trials[0])
+    assert not kept.lost(population.trials[4])
+    assert not kept.lost(population.trials[0])
 
 
 HOME = Path("/experiments")
@@ -140,6 +142,17 @@ def test_what_is_no_file_in_its_place_is_waited_for_by_nobody(tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="is no file: remove it"):
         again(tmp_path)
     release(tmp_path, "mine", 8)
+
+
+def test_whoever_holds_a_folders_file_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "CLAIM_S", 0.1)
+    with (tmp_path / OWNER).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointError, match=r"another process has held .* for 0.1 s"):
+            new(tmp_path)
+    new(tmp_path)
 
 
 def test_other_files_in_the_folder_are_no_checkpoints(tmp_path: Path) -> None:

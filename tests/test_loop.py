@@ -77,6 +77,24 @@ class Strict(InlineRunner):
         super().submit(trial)
 
 
+def test_there_is_room_before_a_trial_begins(tmp_path: Path) -> None:
+    counts = []
+
+    class Watched(InlineRunner):
+        def submit(self, trial: Trial) -> None:
+            counts.append(len(list(tmp_path.glob("*/*"))))
+            checkpoints.prepare(trial)
+            checkpoints.save(trial).mkdir()
+            super().submit(trial)
+
+    store = MemoryStore()
+    tuner = tuned(store)
+    checkpoints = Checkpoints(tmp_path, tuner.population)
+    run(tuner, Watched(toy, 4), store, checkpoints, never)
+    assert len(counts) == 20
+    assert max(counts) <= 2 * 4, "its parents, the best, and what the others of its step made"
+
+
 def test_nothing_is_acted_on_before_it_is_recorded(tmp_path: Path) -> None:
     store = MemoryStore()
     tuner = tuned(store)

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from shoal.core.records import Trial
 
 Keep = Literal["live", "all", "lineage"]
 OWNER = ".shoal.json"  # says whose checkpoints a folder holds
+CLAIM_S = 10.0  # a claim takes a millisecond: whoever takes this long will not be waited for
 
 
 class CheckpointError(Exception):
@@ -164,12 +166,25 @@ def _owner_file(root: Path) -> Iterator[TextIO]:
         if path.is_symlink() or (path.exists() and not path.is_file()):  # a trial's doing
             raise FileExistsError(f"{path} is no file: remove it")
         with path.open("a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 file.seek(0)
                 yield file
                 return
             # it was released as we waited for it
+
+
+def _lock(file: TextIO) -> None:
+    until = time.monotonic() + CLAIM_S
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError(
+                    f"another process has held {file.name} for {CLAIM_S:g} s"
+                ) from None
+            time.sleep(0.02)
 
 
 def owner_of(root: Path) -> str | None:

@@ -31,10 +31,10 @@ def run(
         for trial in decided:
             store.append(trial)  # record
         store.commit()
+        checkpoints.retain(tuner.live())  # forget what nobody can need; there is room again
         for trial in decided:
             runner.submit(trial)  # act
         decided = []
-        checkpoints.retain(tuner.live())  # forget what nobody can need
         if not tuner.population.running:
             return stopped
         for event in runner.wait():  # observe
