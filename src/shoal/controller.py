@@ -6,11 +6,11 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from json import dumps
 from types import FrameType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from shoal import views
 from shoal.checkpoints import Checkpoints
@@ -19,15 +19,14 @@ from shoal.core.tuner import Tuner
 from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
 from shoal.result import checkpoint_root
-from shoal.runners.base import RunnerError
-from shoal.runners.gpus import Gpus
-from shoal.runners.launch import Launch, environment
-from shoal.runners.outcome import Objective
-from shoal.runners.script import ScriptRunner, end_leftovers
+from shoal.runners.base import Log, Runner, RunnerError
 from shoal.stores.sqlite import SqliteStore, StoreError
 
 Outcome = Literal["done", "stopped", "failed"]
 HEARTBEAT_S = 1.0
+
+# makes what is to run the trials: whose checkpoints are in the one, and who tells the user of it
+MakeRunner: TypeAlias = Callable[[Checkpoints, Log], Runner]
 
 
 class Observer(Protocol):
@@ -60,14 +59,18 @@ class Quiet:
 
 
 def drive(
-    folder: Folder, config: Config, gpus: Gpus, observer: Observer, notes: Sequence[str]
+    folder: Folder,
+    config: Config,
+    make_runner: MakeRunner,
+    observer: Observer,
+    notes: Sequence[str],
 ) -> None:
     """Run the experiment in `folder` until it is done, stuck or stopped.
 
     Args:
         folder: the experiment's, made before.
         config: what it now is: it may have new limits.
-        gpus: the places for its trials.
+        make_runner: makes what runs its trials.
         observer: whoever wants to watch.
         notes: what the user should know about the configuration.
 
@@ -79,7 +82,7 @@ def drive(
             store = SqliteStore(folder.journal)
         except StoreError as error:
             raise ExperimentError(str(error)) from error
-        controller = Controller(folder, config, gpus, store, observer, interrupt)
+        controller = Controller(folder, config, make_runner, store, observer, interrupt)
         try:
             controller.run(notes)
         except (RunnerError, StoreError, sqlite3.Error, OSError) as error:
@@ -102,7 +105,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.wanted = False
         self.now = False
-        self.runner: ScriptRunner | None = None  # to be woken
+        self.runner: Runner | None = None  # to be woken
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take a signal: a first Ctrl-C is for an end in order, anything else for one at once."""
@@ -135,14 +138,13 @@ class Controller:
         self,
         folder: Folder,
         config: Config,
-        gpus: Gpus,
+        make_runner: MakeRunner,
         store: SqliteStore,
         observer: Observer,
         interrupt: Interrupt,
     ) -> None:
-        self._folder, self._config, self._gpus = folder, config, gpus
+        self._folder, self._config, self._make_runner = folder, config, make_runner
         self._store, self._observer, self._interrupt = store, observer, interrupt
-        self._objective = Objective(config.metric, config.mode)
         before_s = sum(session.seconds for session in store.sessions())
         self._began = time.monotonic() - before_s  # as if it had run without a break
         self._beat = 0.0
@@ -156,7 +158,6 @@ class Controller:
             RunnerError: trials cannot be started.
         """
         store, config = self._store, self._config
-        end_leftovers(self._folder)
         store.set_meta("config", dumps(config.dump()))
         store.begin(os.getpid(), os.uname().nodename)
         self._observer.began(self._folder, config)
@@ -166,7 +167,7 @@ class Controller:
         checkpoints = Checkpoints(
             checkpoint_root(self._folder, config.checkpoints), tuner.population, config.keep
         )
-        runner = self._interrupt.runner = self._runner(checkpoints)
+        runner = self._interrupt.runner = self._make_runner(checkpoints, self._log)
         try:
             loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
         except StopNow:
@@ -180,29 +181,11 @@ class Controller:
         store.log(level, f"{outcome}: {reason}" if reason else outcome)  # the result says it, too
         store.end(outcome, reason)
 
-    def _runner(self, checkpoints: Checkpoints) -> ScriptRunner:
-        config = self._config
-        env = environment(self._folder, config.directory, config.env)
-        return ScriptRunner(
-            launch_of(config, env),
-            self._folder,
-            checkpoints,
-            self._objective,
-            slots=config.workers,
-            directory=config.directory,
-            env=env,
-            gpus=self._gpus,
-            seed=config.seed,
-            timeout_s=config.timeout,
-            preload=config.preload or (),
-            log=self._log,
-        )
-
     def _log(self, level: str, text: str) -> None:
         self._store.log(level, text)
         self._observer.said(level, text)
 
-    def _watch(self, tuner: Tuner, runner: ScriptRunner) -> str | None:
+    def _watch(self, tuner: Tuner, runner: Runner) -> str | None:
         """Why no further trial may begin, or None; called each time round the loop.
 
         Raises:
@@ -222,6 +205,7 @@ class Controller:
             raise StopNow
         if self._stopping is None and (why := self._limit(tuner, now)) is not None:
             self._stopping = why
+            runner.withdraw()
             hint = " (Ctrl-C again ends them)" if self._interrupt.wanted else ""
             self._log("info", f"{why}: no new trials; {len(population.running)} still run{hint}")
         return self._stopping
@@ -234,7 +218,7 @@ class Controller:
             return f"the time limit of {config.max_duration:g} s was reached"
         if config.target is None or best is None:
             return None
-        reached = best.score >= self._objective.score(config.target)
+        reached = best.score >= (config.target if config.mode == "max" else -config.target)
         return f"the target of {config.target:g} was reached" if reached else None
 
     def _conclude(self, tuner: Tuner) -> tuple[Outcome, str]:
@@ -270,15 +254,6 @@ def _tuner_of(config: Config, journal: SqliteStore) -> Tuner:
         retries=config.retries,
         journal=journal.records(),
     )
-
-
-def launch_of(config: Config, env: Mapping[str, str]) -> Launch:
-    """How the trials of `config` are started."""
-    if config.train is not None:
-        launch = Launch.function(config.train, config.directory)
-    else:
-        launch = Launch.of(config.command or "", config.directory, env)
-    return launch if config.warm else launch.cold
 
 
 def last_failure(store: SqliteStore) -> str:

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from shoal import home as homes
-from shoal.checkpoints import CheckpointError, claim, release
+from shoal.checkpoints import CheckpointError, Checkpoints, claim, release
 from shoal.compat.nni import config as nni
 from shoal.config import Config, parse
-from shoal.controller import Observer, Quiet, drive
+from shoal.controller import MakeRunner, Observer, Quiet, drive
 from shoal.documents import read
 from shoal.home import ExperimentError, Folder, locked
 from shoal.result import Result, home_of
-from shoal.runners.base import RunnerError
+from shoal.runners.base import Log, Runner, RunnerError
 from shoal.runners.gpus import Gpus
+from shoal.runners.launch import Launch, environment
+from shoal.runners.outcome import Objective
+from shoal.runners.script import ScriptRunner
 from shoal.stores.sqlite import SqliteStore
 
 
@@ -79,7 +82,7 @@ def run(
     folder = homes.create(root, lambda partial: prepare(partial, config))
     if given is None and root != homes.default_home():
         homes.link(folder, homes.default_home())
-    drive(folder, config, gpus, observer, notes)
+    drive(folder, config, trials_of(folder, config, gpus), observer, notes)
     return Result(folder)
 
 
@@ -116,7 +119,7 @@ def resume(
     }  # fmt: skip
     config = changed(Config.restore(Result(folder).config), limits)
     own(folder.id, folder.path.parent, config, new=False)
-    drive(folder, config, places(config), observer, [])
+    drive(folder, config, trials_of(folder, config, places(config)), observer, [])
     return Result(folder)
 
 
@@ -162,6 +165,38 @@ def fitted(config: Config, gpus_per_trial: float | None, env: Mapping[str, str] 
     """
     variables = None if env is None else {**config.env, **env}
     return changed(config, {"gpus_per_trial": gpus_per_trial, "env": variables})
+
+
+def trials_of(folder: Folder, config: Config, gpus: Gpus) -> MakeRunner:
+    """How the trials of `config` are run."""
+
+    def make(checkpoints: Checkpoints, log: Log) -> Runner:
+        env = environment(folder, config.directory, config.env)
+        return ScriptRunner(
+            launch_of(config, env),
+            folder,
+            checkpoints,
+            Objective(config.metric, config.mode),
+            slots=config.workers,
+            directory=config.directory,
+            env=env,
+            gpus=gpus,
+            seed=config.seed,
+            timeout_s=config.timeout,
+            preload=config.preload or (),
+            log=log,
+        )
+
+    return make
+
+
+def launch_of(config: Config, env: Mapping[str, str]) -> Launch:
+    """How the trials of `config` are started."""
+    if config.train is not None:
+        launch = Launch.function(config.train, config.directory)
+    else:
+        launch = Launch.of(config.command or "", config.directory, env)
+    return launch if config.warm else launch.cold
 
 
 def places(config: Config) -> Gpus:

@@ -82,6 +82,7 @@ def table(
             decided.
     """
     sign = 1.0 if mode == "max" else -1.0
+    again: State = "retrying" if alive else "interrupted"
     rows: dict[int, Row] = {}
     for at, record in entries:
         match record:
@@ -102,7 +103,7 @@ def table(
             case Failed(trial, kind, reason):
                 rows[trial] = replace(
                     rows[trial],
-                    state="retrying" if kind == LOST else "failed",
+                    state=again if kind == LOST else "failed",
                     ended=at,
                     error=f"{kind}: {reason}",
                 )

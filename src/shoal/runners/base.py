@@ -1,9 +1,11 @@
 """What the loop needs from whatever runs trials."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
-from shoal.core.records import Report, Seen, Trial
+from shoal.core.records import LOST, Failed, Report, Seen, Trial
+
+Log: TypeAlias = Callable[[str, str], None]  # (level, text), for the user
 
 
 class RunnerError(Exception):
@@ -11,11 +13,19 @@ class RunnerError(Exception):
 
 
 class Runner(Protocol):
-    """Runs trials, each in a slot of its own."""
+    """Runs trials, each in a slot of its own.
+
+    What one has to do, whatever it runs, is in `tests/runners/conformance.py`.
+    """
 
     @property
     def free(self) -> int:
         """How many more trials can be submitted now."""
+        ...
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What keeps submitted trials from running, in words; None if nothing does."""
         ...
 
     def submit(self, trial: Trial) -> None:
@@ -30,6 +40,15 @@ class Runner(Protocol):
         """Let a `wait` under way return; safe to call from a signal handler."""
         ...
 
+    def withdraw(self) -> None:
+        """Begin nothing more: what was submitted and has not begun is reported as lost."""
+        ...
+
     def close(self) -> None:
         """End whatever still runs, children included; no report comes of it."""
         ...
+
+
+def withdrawn(trial: Trial) -> Failed:
+    """The report of a trial that was submitted, and was not begun as no more were wanted."""
+    return Failed(trial.id, LOST, "it had not begun when no more were wanted", trial.attempt)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shoal.core.records import Failed, Finished, Report, Trial
+from shoal.runners.base import withdrawn
 
 Step = Callable[[Any, Trial], tuple[Any, float]]
 
@@ -16,15 +17,24 @@ class InlineRunner:
         self.states: dict[int, Any] = {}  # by trial
         self._step, self._slots = step, slots
         self._queue: deque[Trial] = deque()
+        self._withdrawn: deque[Failed] = deque()
 
     @property
     def free(self) -> int:
         return self._slots - len(self._queue)
 
+    @property
+    def waiting_for(self) -> str | None:
+        return None
+
     def submit(self, trial: Trial) -> None:
         self._queue.append(trial)
 
     def wait(self) -> Sequence[Report]:
+        if self._withdrawn:
+            return [self._withdrawn.popleft()]
+        if not self._queue:
+            return []
         trial = self._queue.popleft()
         state = None if trial.parent is None else self.states[trial.parent]
         try:
@@ -36,5 +46,10 @@ class InlineRunner:
     def wake(self) -> None:
         pass
 
+    def withdraw(self) -> None:
+        self._withdrawn.extend(withdrawn(trial) for trial in self._queue)
+        self._queue.clear()
+
     def close(self) -> None:
         self._queue.clear()
+        self._withdrawn.clear()

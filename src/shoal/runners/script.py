@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from shoal.core.chance import number
 from shoal.core.records import LOST, Failed, Measured, Report, Seen, Started, Trial
 from shoal.home import Folder
 from shoal.runners import written
-from shoal.runners.base import RunnerError
+from shoal.runners.base import Log, RunnerError, withdrawn
 from shoal.runners.forkserver import ForkServer, Imports
 from shoal.runners.gpus import Gpus
 from shoal.runners.launch import EXPERIMENT, Launch, as_a_shell_has_it
@@ -41,8 +41,6 @@ NOTE_BYTES = 1 << 20
 IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP}
 OURS = "SHOAL_TRIAL_DIR"
 OWN = {"nni", "shoal"}
-
-Log = Callable[[str, str], None]  # (level, text)
 
 
 def end_leftovers(folder: Folder) -> int:
@@ -135,6 +133,7 @@ class ScriptRunner:
     ) -> None:
         if not directory.is_dir():
             raise RunnerError(f"trials are to run in {directory}, which is not a folder")
+        end_leftovers(folder)
         self._launch, self._folder, self._checkpoints = launch, folder, checkpoints
         self._objective, self._slots, self._directory = objective, slots, directory
         self._env, self._gpus, self._seed = as_a_shell_has_it(env, launch, directory), gpus, seed
@@ -190,6 +189,10 @@ class ScriptRunner:
     def wake(self) -> None:
         with suppress(BlockingIOError):
             os.write(self._wake, b"!")
+
+    def withdraw(self) -> None:
+        self._events += [withdrawn(running.trial) for running in self._waiting]
+        self._waiting.clear()
 
     def close(self) -> None:
         self._waiting.clear()
