@@ -7,7 +7,7 @@ import pytest
 
 import shoal
 from shoal.config import ConfigError
-from shoal.runners import script
+from shoal.runners import processes
 from tests.lab import TOY, experiment
 
 TELL = "import os; assert (os.environ['WIDTH'], os.environ.get('HOME')) == ('7', 'x y')\n"
@@ -53,7 +53,7 @@ def test_a_trial_begins_with_its_process(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed" / "slow.py").write_text("import time\ntime.sleep(1.5)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
-    monkeypatch.setattr(script, "WAIT_S", 60.0)
+    monkeypatch.setattr(processes, "WAIT_S", 60.0)
     result = shoal.run(experiment(tmp_path, TOY, preload=["slow"], steps=1))
     assert result.seconds >= 1.5, "it waited for the import"
     for row in result.trials():

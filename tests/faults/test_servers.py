@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import shoal
-from shoal.runners import forkserver, script
+from shoal.runners import forkserver, processes
 from tests.lab import TOY, experiment, log_of, until
 
 ONCE = """
@@ -76,7 +76,7 @@ def test_a_trial_that_kills_its_server_each_time_fails(tmp_path: Path) -> None:
 def test_an_import_that_takes_for_ever_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "WAIT_S", 0.5)
+    monkeypatch.setattr(processes, "WAIT_S", 0.5)
     monkeypatch.setattr(forkserver, "LOAD_S", 2.0)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
     (tmp_path / "installed").mkdir()
