@@ -73,6 +73,7 @@ def test_every_key(tmp_path: Path) -> None:
         exploit: {truncation: 0.25}
         explore: {perturb: [0.5, 2], resample: 0.1}
         checkpoints: ~/checkpoints
+        checkpoint_every: 5
         keep: lineage
         retries: 0
         timeout: 10m
@@ -106,6 +107,7 @@ def test_every_key(tmp_path: Path) -> None:
         exploit=Truncation(0.25),
         explore=Perturb((0.5, 2), 0.1),
         checkpoints=Path.home() / "checkpoints",
+        checkpoint_every=5,
         keep="lineage",
         retries=0,
         timeout=600,
@@ -121,7 +123,7 @@ def test_every_key(tmp_path: Path) -> None:
         target=1,
         home=Path("/data/shoal"),
     )
-    assert set(config.model_fields_set) == set(Config.model_fields) - {"command"}
+    assert set(config.model_fields_set) == set(Config.model_fields) - {"command", "trainable"}
     assert Config.restore(json.loads(json.dumps(config.dump()))) == config
 
 
@@ -153,7 +155,7 @@ def test_every_mistake_is_told_at_once() -> None:
         "timeout": "soon",
     }
     assert problems(wrong).splitlines() == [
-        "config.yml: expected either command or train, got neither",
+        "config.yml: expected one of command, train, trainable, got none of them",
         "config.yml: space.lr: low must be below high, got low=1, high=0.1",
         "config.yml: space.x: unknown key 'lgo'; did you mean 'log'?",
         "config.yml: workers: expected 1 or more, got 0",
@@ -202,7 +204,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ("directory", 3, "directory: expected a path, got 3"),
         ("checkpoints", "~nobody-here/x", ("checkpoints: expected a path, got '~nobody-here/x': "
          "no such user")),
-        ("train", "digits:step", "expected either command or train, got both"),
+        ("train", "digits:step", "expected one of command, train, trainable, got command and train"),
         ("exploit", "truncate", ("exploit: expected one of truncation, {truncation: ...}, "
          "got 'truncate'")),
         ("exploit", {"truncation": "all"}, "exploit.truncation: expected a number, got 'all'"),
@@ -240,9 +242,15 @@ def test_no_mistake_speaks_of_the_tool_that_found_it(field: str, value: Any) -> 
 
 
 def test_both_commands_or_neither() -> None:
-    assert problems({"space": SPACE}) == "config.yml: expected either command or train, got neither"
+    assert (
+        problems({"space": SPACE})
+        == "config.yml: expected one of command, train, trainable, got none of them"
+    )
     both = LEAST | {"train": "a:b"}
-    assert problems(both) == "config.yml: expected either command or train, got both"
+    assert (
+        problems(both)
+        == "config.yml: expected one of command, train, trainable, got command and train"
+    )
     assert problems(LEAST | {"command": None, "train": "step"}) == (
         "config.yml: train: expected module:function, got 'step'"
     )
@@ -433,7 +441,7 @@ def test_an_empty_file_lacks_everything(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert [p.message for p in caught.value.problems] == [
-        "expected either command or train, got neither",
+        "expected one of command, train, trainable, got none of them",
         "is missing",
     ]
 

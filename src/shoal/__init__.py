@@ -26,6 +26,7 @@ _HOMES = {
     "Finished": "shoal.core.records",
     "Trial": "shoal.core.records",
     "Tuner": "shoal.core.tuner",
+    "Trainable": "shoal.trainable",
     "resume": "shoal.experiment",
     "run": "shoal.experiment",
     "ExperimentError": "shoal.home",

@@ -21,3 +21,4 @@ from shoal.experiment import run as run
 from shoal.home import ExperimentError as ExperimentError
 from shoal.result import Result as Result
 from shoal.result import open as open
+from shoal.trainable import Trainable as Trainable

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,10 +35,19 @@ class Checkpoints:
         population: whose trials they are of.
         keep: "live": what a live member, a running trial or the best score can need; "lineage":
             that and all its ancestors, so that the whole history of the best is there; "all".
+
+    Attributes:
+        live: the trials that were last said to be needed.
+        remade: whether what was not saved is made again from an ancestor's checkpoint: then it is
+            the nearest one that is kept.
+        used: the trials whose checkpoints are being read, whoever needs them next.
     """
 
     def __init__(self, root: Path, population: Population, keep: Keep = "live") -> None:
         self.root, self.population, self.keep = root, population, keep
+        self.live: set[int] = set()
+        self.remade = False
+        self.used = Counter[int]()
         self._there = {trial.id for trial in population.trials if self.save(trial).is_dir()}
 
     def save(self, trial: Trial) -> Path:
@@ -61,6 +71,33 @@ class Checkpoints:
         member.mkdir(parents=True, exist_ok=True)
         self._there.add(trial.id)
 
+    def has(self, id: int) -> bool:
+        """Whether the checkpoint of the trial `id` is there, as far as is known."""
+        return id in self._there
+
+    def published(self, id: int) -> None:
+        """Take in that the trial `id` has a checkpoint now."""
+        self._there.add(id)
+
+    def way(self, id: int) -> tuple[int | None, list[Trial]]:
+        """(the nearest ancestor of the trial `id` that was saved, what to train from there).
+
+        That is itself and nothing to train where it was saved, and None and all of its lineage
+        where no ancestor was.
+        """
+        steps: list[Trial] = []
+        here: int | None = id
+        while here is not None and not (here in self._there and self._is_there(here)):
+            steps.append(self.population.trials[here])
+            here = steps[-1].parent
+        return here, steps[::-1]
+
+    def _is_there(self, id: int) -> bool:
+        there = saved(self.save(self.population.trials[id]))
+        if not there:  # somebody has removed it
+            self._there.discard(id)
+        return there
+
     def lost(self, trial: Trial) -> bool:
         """Whether what `trial` is to start from was saved and is not there any more."""
         load = self.load(trial)
@@ -68,10 +105,13 @@ class Checkpoints:
 
     def retain(self, live: set[int]) -> None:
         """Delete the checkpoints of all trials but those in `live` and those that are running."""
-        if self.keep == "all":
+        self.live = live
+        if self.keep == "all" or not self._there:
             return
         trials = self.population.trials
         needed = live | self.population.running.keys()
+        if self.remade:
+            needed = set(map(self._nearest, needed)) | self.used.keys()
         if self.keep == "lineage":
             for id in tuple(needed):
                 while (parent := trials[id].parent) is not None and parent not in needed:
@@ -80,6 +120,12 @@ class Checkpoints:
         for id in self._there - needed:
             remove(self.save(trials[id]))
         self._there &= needed
+
+    def _nearest(self, id: int) -> int:
+        here: int | None = id
+        while here is not None and here not in self._there:
+            here = self.population.trials[here].parent
+        return id if here is None else here
 
 
 def saved(folder: Path) -> bool:

@@ -43,6 +43,7 @@ LARGEST_POPULATION = 1_000_000
 LONGEST_NAME = 200  # characters
 LONGEST_PATH, LONGEST_PART = 4000, 255  # bytes, as Linux has it with room for what goes below
 GIVEN = ("NNI_", "SHOAL_")  # variables that begin so are shoal's
+COMMANDS = ("command", "train", "trainable")
 CHECKPOINT_DIRS = ("load_checkpoint_dir", "save_checkpoint_dir")  # a trial gets them from shoal
 
 # What pydantic calls a mistake, and what is expected instead. `{ge}` and the like are its words for
@@ -92,6 +93,21 @@ def absolute(value: object) -> Path:
 def _train(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\w+(\.\w+)*:\w+", value):
         raise ValueError(f"expected module:function, got {shown(value)}")
+    return value
+
+
+def _trainable(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[\w.<>]+", value):
+        raise ValueError(f"expected module:name, got {shown(value)}")
+    return value
+
+
+def _every(value: object) -> Literal["auto"] | int:
+    value = _whole(value)
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f'expected "auto" or a number of steps, got {shown(value)}')
     return value
 
 
@@ -189,7 +205,10 @@ class Config(_Checked):
     Attributes:
         name: What to call it; the name of its file's folder by default.
         command: The command line of one trial. This or `train`.
-        train: The training function of one trial, `module:function`. This or `command`.
+        train: The training function of one trial, `module:function`, each in a process of its own.
+            This or `command`.
+        trainable: What warm workers train, a trainable or a function, `module:name`. This or one of
+            the two above.
         directory: Where trials run; the file's folder by default.
         space: What the hyperparameters may be; the path of a file that says so is taken, too.
         population: How many members are trained together.
@@ -202,6 +221,8 @@ class Config(_Checked):
         exploit: Whose weights a member goes on with.
         explore: Which hyperparameters it tries after it has copied.
         checkpoints: The folder for checkpoints; None for one inside the experiment.
+        checkpoint_every: After how many steps the state of a trainable is saved; "auto" for as
+            often as costs little. What is needed elsewhere and at the end is saved anyway.
         keep: Which checkpoints stay: "live" (those that can still be needed), "all", or "lineage"
             (those and the best trial's ancestors).
         retries: How often a failed trial is tried again.
@@ -230,6 +251,7 @@ class Config(_Checked):
     name: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
     command: Text | None = None
     train: Annotated[str, PlainValidator(_train)] | None = None
+    trainable: Annotated[str, PlainValidator(_trainable)] | None = None
     directory: AbsolutePath = Field(default_factory=Path.cwd)
     space: Annotated[Space, PlainValidator(_checked_space)]
     population: Annotated[Positive, Field(le=LARGEST_POPULATION)] = 10
@@ -242,6 +264,7 @@ class Config(_Checked):
     exploit: Annotated[Exploit, PlainValidator(parse_exploit)] = Truncation()
     explore: Annotated[Explore, PlainValidator(parse_explore)] = Shift()
     checkpoints: AbsolutePath | None = None
+    checkpoint_every: Annotated[Literal["auto"] | int, PlainValidator(_every)] = "auto"
     keep: Literal["live", "all", "lineage"] = "live"
     retries: Natural = 1
     timeout: Seconds | None = None
@@ -324,11 +347,11 @@ def within(folder: Path, value: Any) -> Any:
 
 def _crosswise(fields: Mapping[str, Any]) -> list[Problem]:
     """What is wrong between fields; asked for even where single ones are wrong as well."""
-    commands = [name for name in ("command", "train") if fields.get(name) is not None]
+    commands = [name for name in COMMANDS if fields.get(name) is not None]
     if len(commands) == 1:
         return []
-    got = "both" if commands else "neither"
-    return [Problem("", f"expected either command or train, got {got}")]
+    got = " and ".join(commands) or "none of them"
+    return [Problem("", f"expected one of {', '.join(COMMANDS)}, got {got}")]
 
 
 def _translated(error: ValidationError, known: Mapping[str, object]) -> list[Problem]:

@@ -170,6 +170,8 @@ class Controller:
         runner = self._interrupt.runner = self._make_runner(checkpoints, self._log)
         try:
             loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
+            runner.settle()
+            checkpoints.retain(tuner.live())
         except StopNow:
             self._stopping = "interrupted; what was running will be run again"
         finally:

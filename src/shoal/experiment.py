@@ -1,27 +1,50 @@
-"""An experiment from outside: read its file, run it, resume it, remove it."""
+"""An experiment from outside: read its file, run it, resume it, remove it.
+
+It alone says what runs the trials.
+"""
 
 import shutil
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from shoal import home as homes
+from shoal import trainable
 from shoal.checkpoints import CheckpointError, Checkpoints, claim, release
 from shoal.compat.nni import config as nni
-from shoal.config import Config, parse
+from shoal.config import Config, ConfigError, Problem, parse
 from shoal.controller import MakeRunner, Observer, Quiet, drive
+from shoal.core.exploit import Exploit
+from shoal.core.explore import Explore
+from shoal.core.space import Space
 from shoal.documents import read
 from shoal.home import ExperimentError, Folder, locked
+from shoal.notation import dump_space, parse_space
 from shoal.result import Result, home_of
 from shoal.runners.base import Log, Runner, RunnerError
+from shoal.runners.crew import Crew, InlineCrew, ProcessCrew
+from shoal.runners.forkserver import Imports
 from shoal.runners.gpus import Gpus
-from shoal.runners.launch import Launch, environment
+from shoal.runners.launch import Launch, environment, module_in
 from shoal.runners.outcome import Objective
+from shoal.runners.packing import PackingError, modules_in, packed
+from shoal.runners.preload import imports_of
 from shoal.runners.script import ScriptRunner
+from shoal.runners.warm.libraries import shared
+from shoal.runners.workers import WorkerRunner
 from shoal.stores.sqlite import SqliteStore
+from shoal.trainable import Trainable, Trial
+
+# what is trained: a function of a trial, a trainable, or a class of them
+Work: TypeAlias = Callable[[Trial], Any] | Trainable[Any] | type[Trainable[Any]]
+FITTED = {"gpus_per_trial", "env"}
 
 
 def read_config(path: str | Path) -> tuple[Config, list[str]]:
@@ -40,55 +63,88 @@ def read_config(path: str | Path) -> tuple[Config, list[str]]:
     return parse(mapping, folder, str(path)), []
 
 
+class Words(TypedDict, total=False):
+    """The words of the experiment file, which `Config` explains. None: as if not given."""
+
+    name: str | None
+    directory: str | Path
+    space: Mapping[str, Any]
+    population: int
+    steps: int | None
+    workers: int | None
+    metric: str
+    mode: Literal["max", "min"]
+    synchronous: bool
+    seed: int | None
+    exploit: Exploit | Mapping[str, Any]
+    explore: Explore | Mapping[str, Any]
+    checkpoints: str | Path
+    checkpoint_every: Literal["auto"] | int
+    keep: Literal["live", "all", "lineage"]
+    retries: int
+    timeout: float | str
+    gpus_per_trial: float | None
+    gpus_per_worker: float | None
+    gpus: list[int]
+    trials_per_gpu: int
+    use_active_gpus: bool
+    preload: list[str]
+    max_trials: int
+    max_duration: float | str
+    target: float
+    env: Mapping[str, str] | None
+
+
 def run(
-    config: Config | str | Path,
+    what: Config | str | Path | Work,
     *,
-    name: str | None = None,
-    seed: int | None = None,
-    steps: int | None = None,
-    workers: int | None = None,
-    gpus_per_trial: float | None = None,
-    env: Mapping[str, str] | None = None,
     home: str | Path | None = None,
     observer: Observer = Quiet(),
+    inline: bool = False,
+    **words: Unpack[Words],
 ) -> Result:
     """Run an experiment to its end: the model, the schedule that made it, and all that happened.
 
     Args:
-        config: the experiment, or the file that describes it.
-        name: what to call it, in place of what `config` says; so with all down to
-            `gpus_per_trial`.
-        seed: of all decisions.
-        steps: how many steps each member does.
-        workers: how many trials run at a time.
-        gpus_per_trial: 0 hides the GPUs from trials.
-        env: variables for their environment, besides those that `config` names.
+        what: what to train: a function of a trial, or a trainable (see `shoal.Trainable`); or an
+            experiment, or the file that describes one.
         home: where experiments are kept; by default the file's `home`, $SHOAL_HOME, or
             ~/shoal-experiments.
         observer: whoever wants to watch.
+        inline: train in this process, one step after the other, for debugging.
+        words: those of the experiment file; of an experiment, in place of what it says.
+            `gpus_per_worker` is another name for `gpus_per_trial`; 0 hides the GPUs.
 
     Raises:
-        ConfigError: the file is wrong; every mistake is told.
+        ConfigError: the file or a word is wrong; every mistake is told.
         ExperimentError: it cannot begin, and nothing is left of the attempt.
     """
     notes: list[str] = []
-    if not isinstance(config, Config):
-        config, notes = read_config(config)
-    changes = {"name": name, "seed": seed, "steps": steps, "workers": workers}
-    config = fitted(changed(config, changes), gpus_per_trial, env)
+    work: Work | None = None
+    given = spelled(words)
+    if isinstance(what, Config):
+        config = reworded(what, given)
+    elif isinstance(what, str | Path):
+        config, notes = read_config(what)
+        config = reworded(config, given)
+    else:
+        config, work = described(what, given), what
+    job = Job.of(config, work, inline=inline)
     gpus = places(config)
-    given = None if home is None else home_of(home)
-    root = given or config.home or homes.default_home()
+    chosen = None if home is None else home_of(home)
+    root = chosen or config.home or homes.default_home()
     folder = homes.create(root, lambda partial: prepare(partial, config))
-    if given is None and root != homes.default_home():
+    if chosen is None and root != homes.default_home():
         homes.link(folder, homes.default_home())
-    drive(folder, config, trials_of(folder, config, gpus), observer, notes)
+    drive(folder, config, job.runner(folder, config, gpus), observer, notes)
     return Result(folder)
 
 
 def resume(
+    what: str | Work | None = None,
     experiment: str | None = None,
     *,
+    space: Mapping[str, Any] | None = None,
     steps: int | None = None,
     workers: int | None = None,
     max_trials: int | None = None,
@@ -96,11 +152,15 @@ def resume(
     target: float | None = None,
     home: str | Path | None = None,
     observer: Observer = Quiet(),
+    inline: bool = False,
 ) -> Result:
     """Go on with an experiment that was stopped, killed or has ended, as if it had not been.
 
     Args:
+        what: the function or trainable that it trains, where it was begun with one that cannot be
+            imported; else the next argument.
         experiment: its id, name or folder; None: the newest.
+        space: what the hyperparameters may be, to be sure that it is the same.
         steps: a new limit, in place of the one it had; so with all that follow.
         workers: how many trials run at a time.
         max_trials: how many trials are decided in all.
@@ -108,18 +168,31 @@ def resume(
         target: the metric at which to stop.
         home: where experiments are kept.
         observer: whoever wants to watch.
+        inline: train in this process, one step after the other.
 
     Raises:
-        ExperimentError: there is no such experiment, or another controller runs it.
+        ExperimentError: there is no such experiment, another controller runs it, it has another
+            space, or what it trains was not given.
     """
+    work: Work | None = None
+    if isinstance(what, str) or what is None:
+        experiment = what if experiment is None else experiment
+    else:
+        work = what
     folder = homes.find(home_of(home), experiment)
     limits = {
         "steps": steps, "workers": workers, "max_trials": max_trials,
         "max_duration": max_duration, "target": target,
     }  # fmt: skip
     config = changed(Config.restore(Result(folder).config), limits)
+    if space is not None and dump_space(parsed(space)) != dump_space(config.space):
+        raise ExperimentError(
+            f"experiment {folder.id} has another space: {dump_space(config.space)}. Leave `space` "
+            "out to go on with that, or begin a new experiment."
+        )
+    job = Job.of(config, work, inline=inline)
     own(folder.id, folder.path.parent, config, new=False)
-    drive(folder, config, trials_of(folder, config, places(config)), observer, [])
+    drive(folder, config, job.runner(folder, config, places(config)), observer, [])
     return Result(folder)
 
 
@@ -167,27 +240,184 @@ def fitted(config: Config, gpus_per_trial: float | None, env: Mapping[str, str] 
     return changed(config, {"gpus_per_trial": gpus_per_trial, "env": variables})
 
 
-def trials_of(folder: Folder, config: Config, gpus: Gpus) -> MakeRunner:
-    """How the trials of `config` are run."""
+def parsed(space: Mapping[str, Any]) -> Space:
+    """`space`, whichever way it was written."""
+    return space if isinstance(space, Space) else parse_space(space)
 
-    def make(checkpoints: Checkpoints, log: Log) -> Runner:
-        env = environment(folder, config.directory, config.env)
-        return ScriptRunner(
-            launch_of(config, env),
-            folder,
-            checkpoints,
-            Objective(config.metric, config.mode),
-            slots=config.workers,
-            directory=config.directory,
-            env=env,
-            gpus=gpus,
+
+def spelled(words: Words) -> dict[str, Any]:
+    """`words` as `Config` spells them."""
+    given = {word: value for word, value in words.items() if value is not None}
+    if "gpus_per_worker" in given:
+        given["gpus_per_trial"] = given.pop("gpus_per_worker")
+    return given
+
+
+def described(work: Work, words: Mapping[str, Any]) -> Config:
+    """The experiment that trains `work`.
+
+    Raises:
+        ConfigError: with every mistake there is.
+    """
+    if (why := trainable.problem(work)) is not None:
+        raise ConfigError([Problem("", why)])
+    name = trainable.name_of(work)
+    named = {"name": name.rpartition(":")[2].rpartition(".")[2], "trainable": name}
+    return Config(**{**named, **words})
+
+
+def reworded(config: Config, words: Mapping[str, Any]) -> Config:
+    """`config` with `words` in place of what it says; variables are added to those it has.
+
+    Raises:
+        ConfigError: a word is no good.
+    """
+    rest = {word: value for word, value in words.items() if word not in FITTED}
+    unknown = rest.keys() - type(config).model_fields
+    if unknown:
+        return Config(**rest)  # says what is wrong with them
+    return fitted(changed(config, rest), words.get("gpus_per_trial"), words.get("env"))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the trials of an experiment are."""
+
+    work: Work | None = None  # what was given in Python
+    data: bytes = b""  # that, as it is sent to workers
+    inline: bool = False
+
+    @classmethod
+    def of(cls, config: Config, work: Work | None, *, inline: bool) -> "Job":
+        """What `config` and `work`, which was given with it, are to be trained as.
+
+        Raises:
+            ExperimentError: there is nothing to be trained, or it cannot be sent to a worker.
+        """
+        if config.trainable is None:
+            if work is not None or inline:
+                raise ExperimentError(
+                    "this experiment runs a command: it needs no function or trainable, and "
+                    "cannot run inline"
+                )
+            return cls()
+        if work is None and not importable(config.trainable):
+            raise ExperimentError(
+                f"what it trains was given in Python, as {config.trainable}: go on from there, "
+                "with shoal.resume(train, name)"
+            )
+        if work is not None and (why := trainable.problem(work)) is not None:
+            raise ExperimentError(why)
+        if work is None or inline:
+            return cls(work, inline=inline)
+        try:
+            return cls(work, packed(work))
+        except PackingError as error:
+            raise ExperimentError(str(error)) from error
+
+    def runner(self, folder: Folder, config: Config, gpus: Gpus) -> MakeRunner:
+        """How they are run."""
+        if config.trainable is None:
+            return partial(script_runner, folder, config, gpus)
+        return partial(self._workers, folder, config, gpus)
+
+    def _workers(
+        self, folder: Folder, config: Config, gpus: Gpus, checkpoints: Checkpoints, log: Log
+    ) -> Runner:
+        assert config.trainable is not None
+        module, _, name = config.trainable.partition(":")
+        work = self.work
+        if work is None:  # to see what it is; workers import it themselves
+            work = imported(module, name, config.directory)
+        crew: Crew
+        if self.inline:
+            crew = InlineCrew(trainable.made(work))
+        else:
+            how = {"module": module, "name": name}
+            if self.data:
+                file = folder.path / "work.pickle"
+                file.write_bytes(self.data)
+                how = {"file": str(file)}
+            crew = ProcessCrew(
+                how,
+                folder=folder,
+                directory=config.directory,
+                env=environment(folder, config.directory, config.env),
+                gpus=gpus,
+                imports=self._imports(config, module),
+                log=log,
+            )
+        return WorkerRunner(
+            crew,
+            holds_states=trainable.is_trainable(work),
+            folder=folder,
+            checkpoints=checkpoints,
+            objective=Objective(config.metric, config.mode),
+            workers=1 if self.inline else config.workers,
+            population=config.population,
             seed=config.seed,
             timeout_s=config.timeout,
-            preload=config.preload or (),
+            every=config.checkpoint_every,
+            synchronous=config.synchronous,
             log=log,
         )
 
-    return make
+    def _imports(self, config: Config, module: str) -> Imports:
+        """What workers are to share: what they will import as far as can be told."""
+        more = tuple(config.preload or ())
+        tops = frozenset(name.partition(".")[0] for name in (*more, "cloudpickle"))
+        file = module_in(module, config.directory)
+        text = imports_of(file, config.directory) if file is not None and not self.data else []
+        names = [*more, *(name for name in (*modules_in(self.data), *text) if shared(name, tops))]
+        load = dict.fromkeys(["runpy", "shoal.runners.worker.worker", "cloudpickle", *names])
+        return Imports(tuple(load), (*more, "cloudpickle"), config.directory)
+
+
+def importable(name: str) -> bool:
+    """Whether another process can import what `module:name` names."""
+    module, _, name = name.partition(":")
+    return module != "__main__" and "<" not in name
+
+
+def imported(module: str, name: str, directory: Path) -> Any:
+    """What `name` in `module` is.
+
+    Raises:
+        ExperimentError: there is none, or it cannot be trained.
+    """
+    sys.path.insert(0, str(directory))
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ExperimentError(f"{module}:{name} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove(str(directory))
+    if (why := trainable.problem(found)) is not None:
+        raise ExperimentError(why)
+    return found
+
+
+def script_runner(
+    folder: Folder, config: Config, gpus: Gpus, checkpoints: Checkpoints, log: Log
+) -> Runner:
+    """Runs the command of `config`."""
+    env = environment(folder, config.directory, config.env)
+    return ScriptRunner(
+        launch_of(config, env),
+        folder,
+        checkpoints,
+        Objective(config.metric, config.mode),
+        slots=config.workers,
+        directory=config.directory,
+        env=env,
+        gpus=gpus,
+        seed=config.seed,
+        timeout_s=config.timeout,
+        preload=config.preload or (),
+        log=log,
+    )
 
 
 def launch_of(config: Config, env: Mapping[str, str]) -> Launch:

@@ -173,8 +173,8 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     # things of the wrong kind, and things that are not there
     "command_list.yml": (yaml("command: [python, x]", command=0), "command: expected text"),
     "command_empty.yml": (yaml("command: ''", command=0), "command: expected some text"),
-    "both.yml": (yaml("train: a:b"), "either command or train"),
-    "neither.yml": (yaml(command=0), "either command or train"),
+    "both.yml": (yaml("train: a:b"), "one of command, train, trainable"),
+    "neither.yml": (yaml(command=0), "one of command, train, trainable"),
     "train.yml": (yaml("train: nothing", command=0), "expected module:function"),
     "space_list.yml": (yaml("space: [1]", space=0), "space: expected a mapping"),
     "space_empty.yml": (yaml("space: {}", space=0), "at least one hyperparameter"),

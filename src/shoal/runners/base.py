@@ -44,6 +44,10 @@ class Runner(Protocol):
         """Begin nothing more: what was submitted and has not begun is reported as lost."""
         ...
 
+    def settle(self) -> None:
+        """Let all that a resumed run would go on from be on disk; nothing runs any more."""
+        ...
+
     def close(self) -> None:
         """End whatever still runs, children included; no report comes of it."""
         ...

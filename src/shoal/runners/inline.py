@@ -50,6 +50,9 @@ class InlineRunner:
         self._withdrawn.extend(withdrawn(trial) for trial in self._queue)
         self._queue.clear()
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         self._queue.clear()
         self._withdrawn.clear()

@@ -156,10 +156,15 @@ def failure_of(
         return "bad files", problem
     if not finals:
         return "no result", f"it ended without reporting a final result{tail(stderr)}"
-    value = measure(finals[0], metric)[0]
+    return failure(finals[0], metric)
+
+
+def failure(final: Value, metric: str) -> tuple[str, str] | None:
+    """(kind, reason) of the failure that the final result `final` is, if it is one."""
+    value = measure(final, metric)[0]
     if value is None:
         expected = f"a number, or a mapping with a number under {metric!r}"
-        return "bad result", f"expected {expected} as final result, got {short(finals[0])}"
+        return "bad result", f"expected {expected} as final result, got {short(final)}"
     return None if isfinite(value) else ("nan", f"its final result is {value}")
 
 

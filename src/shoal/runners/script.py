@@ -181,6 +181,9 @@ class ScriptRunner:
         self._events += [withdrawn(running.trial) for running in self._waiting]
         self._waiting.clear()
 
+    def settle(self) -> None:
+        pass
+
     def close(self) -> None:
         self._waiting.clear()
         until = time.monotonic() + GRACE_S

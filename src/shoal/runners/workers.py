@@ -1,0 +1,587 @@
+"""Run trials in warm workers, which train members one step after the other and hold their states.
+
+A member's state stays where it is: in the memory of the worker that did its last step. It is saved
+when another worker is to go on from it, as often as `checkpoint_every` says, and at the end. A
+state that is neither held nor saved is made again: the steps from the nearest checkpoint on are
+trained again, under the hyperparameters and seeds that are in the journal. So a worker that dies,
+a run that goes on after a crash and a checkpoint that somebody removed are one case.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal
+
+from shoal.checkpoints import Checkpoints, saved
+from shoal.core.chance import number
+from shoal.core.records import (
+    LOST,
+    Failed,
+    Finished,
+    Measured,
+    Report,
+    Result,
+    Seen,
+    Started,
+    Trial,
+)
+from shoal.home import Folder
+from shoal.runners.base import Log, withdrawn
+from shoal.runners.crew import Crew, Gone, Said, Woken
+from shoal.runners.outcome import Objective, failure, measure
+
+TICK_S = 1.0  # how long a wait lasts at most
+BUSY_S = 0.01  # of training that a worker is given ahead, so that it waits for nobody
+AHEAD = 8  # trials, at most
+SHARE = 0.05  # of the time spent training that "auto" spends on saving
+SETTLING = 2  # times that saving at the end is tried, as workers may die at it
+LOSSES = 3  # of the worker before a trial has begun, after which the trial is taken for the cause
+
+Every = Literal["auto"] | int
+
+
+@dataclass(slots=True)
+class Task:
+    """An attempt of a trial that was submitted."""
+
+    trial: Trial
+    remake: bool = False  # only its state is wanted: it has ended before
+    begun: bool = False
+    used: int | None = None  # the trial whose checkpoint it reads
+    deadline: float | None = None  # on the monotonic clock
+    timed_out: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.trial.id}/{self.trial.attempt}"
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A worker, and what it has and has to do."""
+
+    key: str
+    ready: bool = False
+    tasks: deque[Task] = field(default_factory=deque)  # what it was told to do
+    pending: deque[Task] = field(default_factory=deque)  # what it will be told
+    holds: set[int] = field(default_factory=set)  # the trials whose states it has
+    saving: dict[int, list[Task]] = field(default_factory=dict)  # by trial: and for whom
+
+    @property
+    def load(self) -> int:
+        """How many trials it has before it."""
+        return len(self.tasks) + len(self.pending)
+
+
+class WorkerRunner:
+    """Leads a crew of workers.
+
+    Args:
+        crew: the workers.
+        holds_states: whether they train a trainable; else it is a function.
+        folder: the experiment's.
+        checkpoints: where states are saved to.
+        objective: which of the numbers that come back counts, and which way.
+        workers: how many there are at most.
+        population: how many trials may be submitted at a time.
+        seed: of the experiment.
+        timeout_s: how long a trial may run.
+        every: after how many steps a member is saved; "auto" for as often as costs little.
+        synchronous: whether all that may copy a state is submitted before that goes on.
+        log: is told what the user should know.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        *,
+        holds_states: bool,
+        folder: Folder,
+        checkpoints: Checkpoints,
+        objective: Objective,
+        workers: int,
+        population: int,
+        seed: int,
+        timeout_s: float | None,
+        every: Every,
+        synchronous: bool,
+        log: Log,
+    ) -> None:
+        self._crew, self._holds_states, self._folder = crew, holds_states, folder
+        self._checkpoints, self._objective = checkpoints, objective
+        self._workers, self._population = min(workers, population), population
+        self._seed, self._timeout_s, self._every, self._log = seed, timeout_s, every, log
+        self._synchronous = synchronous
+        checkpoints.remade = holds_states
+        self._places: dict[str, Place] = {}  # by key
+        self._anywhere: deque[Task] = deque()  # what no worker holds the state for
+        self._wanted: Counter[int] = Counter()  # by trial: how many that wait go on from its state
+        self._where: dict[int, Place] = {}  # by trial: who holds its state
+        self._unsaved_s: dict[int, float] = {}  # by trial: what making its state again would cost
+        self._events: list[Report | Seen] = []
+        self._reported: Counter[str] = Counter()
+        self._losses: Counter[int] = Counter()
+        self._started = 0
+        self._pace = Pace()
+
+    @property
+    def free(self) -> int:
+        return self._population - len(self._anywhere) - sum(p.load for p in self._places.values())
+
+    @property
+    def waiting_for(self) -> str | None:
+        if any(place.ready for place in self._places.values()):
+            return None
+        return self._crew.waiting_for or "a worker to begin"
+
+    def submit(self, trial: Trial) -> None:
+        self._queue(Task(trial))
+
+    def wait(self) -> Sequence[Report | Seen]:
+        self._fill()
+        self._take_in(0 if self._events else self._until_next())
+        self._keep_time()
+        events, self._events = self._events, []
+        return events
+
+    def wake(self) -> None:
+        self._crew.wake()
+
+    def withdraw(self) -> None:
+        waiting = [*self._anywhere]
+        self._anywhere.clear()
+        for place in self._places.values():
+            waiting += [*place.pending, *chain.from_iterable(place.saving.values())]
+            place.pending.clear()
+            place.saving = {id: [] for id in place.saving}
+        for task in waiting:
+            self._forget(task)
+            self._events.append(withdrawn(task.trial))
+
+    def settle(self) -> None:
+        for _ in range(SETTLING if self._holds_states else 0):
+            left = {id for id in self._checkpoints.live if not self._checkpoints.has(id)}
+            if not left:
+                return
+            for id in sorted(left):
+                if id in self._where:
+                    self._save(id)
+                else:
+                    self._queue(Task(self._checkpoints.population.trials[id], remake=True))
+            while self._anywhere or any(p.load or p.saving for p in self._places.values()):
+                self._fill()
+                woken = self._take_in(self._until_next())
+                self._keep_time()
+                if woken:  # whoever waits for us has had enough
+                    return
+
+    def close(self) -> None:
+        self._crew.close()
+
+    # ------------------------------------------------------------------ who does what
+
+    def _queue(self, task: Task) -> None:
+        if (parent := task.trial.parent) is not None:
+            self._wanted[parent] += 1
+        self._put(task)
+
+    def _put(self, task: Task) -> None:
+        parent = task.trial.parent
+        place = None if parent is None else self._where.get(parent)
+        (self._anywhere if place is None else place.pending).append(task)
+
+    def _forget(self, task: Task) -> None:
+        """`task` does not go on from anybody's state any more."""
+        if (parent := task.trial.parent) is not None:
+            self._wanted[parent] -= 1
+
+    def _fill(self) -> None:
+        """Give every worker something to do."""
+        self._drop()
+        waiting = len(self._anywhere) + sum(place.load for place in self._places.values())
+        while self._crew.can_start and len(self._places) < min(self._workers, waiting):
+            key = f"worker-{self._started}"
+            self._started += 1
+            self._places[key] = Place(key)
+            self._crew.start(key)
+        places = [place for place in self._places.values() if place.ready]
+        if len(places) > 1:
+            self._balance(places)
+        depth = self._pace.depth
+        given = True
+        while given:  # one each, and round again
+            given = False
+            for place in sorted(places, key=lambda place: len(place.tasks)):
+                if len(place.tasks) < depth and (task := self._next(place)) is not None:
+                    self._give(place, task)
+                    given = True
+
+    def _next(self, place: Place) -> Task | None:
+        for queue in (place.pending, self._anywhere):
+            if queue:
+                return queue.popleft()
+        return None
+
+    def _balance(self, places: Sequence[Place]) -> None:
+        """Move members from a worker with many to do to one with few, where that is quicker.
+
+        Moving saves on one side and loads on the other, so it takes about twice as long as a save.
+        """
+        while True:
+            least = min(places, key=lambda place: place.load)
+            most = max(places, key=lambda place: place.load)
+            moving = sum(len(tasks) for place in places for tasks in place.saving.values())
+            spare = most.load - least.load - moving
+            if spare < 2 or not most.pending or not self._pace.worth_moving:
+                return
+            task = most.pending.pop()
+            parent = task.trial.parent
+            assert parent is not None
+            if self._checkpoints.has(parent):
+                self._give(least, task)
+                return
+            self._save(parent, task)
+
+    def _give(self, place: Place, task: Task) -> None:
+        message = self._job(place, task) if self._holds_states else self._call(task)
+        if message is None:
+            return
+        place.tasks.append(task)
+        folder = self._folder.trial(task.trial.id, task.trial.attempt)
+        self._crew.send(place.key, {"train": message, "folder": str(folder)})
+
+    def _call(self, task: Task) -> dict[str, Any] | None:
+        """What a worker is told of a trial of a function."""
+        trial, checkpoints = task.trial, self._checkpoints
+        self._forget(task)
+        load = checkpoints.load(trial)
+        if checkpoints.lost(trial):
+            reason = f"it was to start from {load}, which is gone"
+            self._events.append(Failed(trial.id, "lost checkpoint", reason, trial.attempt))
+            return None
+        try:
+            checkpoints.prepare(trial)
+        except OSError as error:
+            reason = f"there is something in the place of its folder: {error}"
+            self._events.append(Failed(trial.id, "bad files", reason, trial.attempt))
+            return None
+        nothing = load is not None and not saved(load)  # its parent had saved nothing
+        return {
+            "key": task.key,
+            "steps": [self._told(trial)],
+            "load": None if load is None or nothing else str(load),
+            "save": str(checkpoints.save(trial)),
+        }
+
+    def _job(self, place: Place, task: Task) -> dict[str, Any] | None:
+        """What a worker is told of a trial of a trainable."""
+        trial, parent = task.trial, task.trial.parent
+        self._forget(task)
+        job: dict[str, Any] = {"key": task.key, "steps": [self._told(trial)]}
+        if parent is None:
+            return job
+        held = parent in place.holds
+        wanted = self._wanted[parent] > 0 or (task.remake and held)
+        if held:
+            if not wanted and self._to_be_saved(parent):
+                self._save(parent)
+            job |= {"state": parent, "copy": wanted}
+        else:
+            job |= self._made_again(task, parent) | {"copy": wanted}
+        if wanted:
+            place.holds.add(parent)
+            self._where[parent] = place
+        elif held:
+            self._let_go(parent, place)
+        return job
+
+    def _made_again(self, task: Task, id: int) -> dict[str, Any]:
+        """How `task` comes to the state of the trial `id`, which nobody who does it holds."""
+        checkpoints = self._checkpoints
+        origin, way = checkpoints.way(id)
+        if way:
+            first, last = way[0].step, way[-1].step
+            which = f"step {first}" if first == last else f"steps {first} to {last}"
+            what = f"member {way[-1].member}: {which} trained again, whose states were not saved"
+            self._log("info", what)
+        steps = [*map(self._told, way), self._told(task.trial)]
+        if origin is None:
+            return {"steps": steps}
+        task.used = origin
+        checkpoints.used[origin] += 1
+        load = str(checkpoints.save(checkpoints.population.trials[origin]))
+        return {"steps": steps, "state": origin, "load": load}
+
+    def _told(self, trial: Trial) -> dict[str, Any]:
+        parent = None if trial.parent is None else self._checkpoints.population.trials[trial.parent]
+        return {
+            "id": trial.id,
+            "member": trial.member,
+            "step": trial.step,
+            "attempt": trial.attempt,
+            "hparams": trial.hparams,
+            "seed": number(self._seed, trial.member, trial.step) >> 32,
+            "fresh": parent is None or parent.member != trial.member,
+        }
+
+    def _let_go(self, id: int, place: Place) -> None:
+        place.holds.discard(id)
+        if self._where.get(id) is place:
+            del self._where[id]
+
+    def _drop(self) -> None:
+        """Let workers forget the states that nobody can need any more."""
+        live = self._checkpoints.live
+        for place in self._places.values():
+            stale = [id for id in place.holds if id not in live and not self._wanted[id]]
+            stale = [id for id in stale if id not in place.saving]
+            for id in stale:
+                self._let_go(id, place)
+            if stale:
+                self._crew.send(place.key, {"drop": stale})
+
+    # ------------------------------------------------------------------ saving
+
+    def _to_be_saved(self, id: int) -> bool:
+        """Whether the state of the trial `id`, which is about to be changed, is worth saving."""
+        if self._checkpoints.has(id) or not self._pace.can_afford:
+            return False
+        best = self._checkpoints.population.best
+        if best is not None and best.trial.id == id:
+            return True
+        return not self._synchronous and self._may_be_copied(id)
+
+    def _may_be_copied(self, id: int) -> bool:
+        """Whether the trial `id` is among the best half of what others are compared with."""
+        population = self._checkpoints.population
+        latest, trial = population.latest, population.trials[id]
+        newest: Result | None = population.newest(trial.member)
+        if newest is None or newest.trial.id != id:
+            return False
+        return 2 * latest.rank(newest) >= len(latest)
+
+    def _due(self, trial: Trial) -> bool:
+        """Whether the state of `trial`, which has just ended, is to be saved by now."""
+        if isinstance(self._every, int):
+            return (trial.step + 1) % self._every == 0
+        return self._pace.due(self._unsaved_s[trial.id])
+
+    def _save(self, id: int, *then: Task) -> None:
+        """Have the state of the trial `id` saved; after that, `then` is for anybody to do."""
+        place = self._where[id]
+        begun = id in place.saving
+        place.saving.setdefault(id, []).extend(then)
+        if not begun:
+            to = self._checkpoints.save(self._checkpoints.population.trials[id])
+            self._crew.send(place.key, {"save": id, "to": str(to)})
+
+    def _saved(self, place: Place, id: int, message: Mapping[str, Any]) -> None:
+        then = place.saving.pop(id, [])
+        if "error" in message:
+            trial = self._checkpoints.population.trials[id]
+            self._log("warning", f"member {trial.member} could not be saved: {message['error']}")
+        else:
+            self._checkpoints.published(id)
+            self._unsaved_s[id] = 0.0
+            self._pace.saved(message["seconds"])
+        for task in then:
+            if "error" in message:
+                self._put(task)
+            else:
+                self._anywhere.append(task)
+
+    # ------------------------------------------------------------------ what comes back
+
+    def _take_in(self, seconds: float) -> bool:
+        """Hear what has happened, after so many seconds at most; whether somebody has woken us."""
+        woken = False
+        for event in self._crew.wait(seconds):
+            match event:
+                case Said(key, message):
+                    if (place := self._places.get(key)) is not None:
+                        self._hear(place, message)
+                case Gone():
+                    self._gone(event)
+                case Woken():
+                    woken = True
+        return woken
+
+    def _hear(self, place: Place, message: Mapping[str, Any]) -> None:
+        match message:
+            case {"ready": _}:
+                place.ready = True
+            case {"saved": int(id)}:
+                self._saved(place, id, message)
+            case {"loading": str(key)} | {"remaking": str(key)}:
+                self._watch(self._task(place, key))
+            case {"begun": str(key)}:
+                task = self._task(place, key)
+                task.begun = True
+                self._watch(task)
+                if not task.remake:
+                    self._events.append(Started(task.trial.id, task.trial.attempt))
+            case {"reported": str(key), "value": value}:
+                trial, index = self._task(place, key).trial, self._reported[key]
+                self._reported[key] += 1
+                self._events.append(Measured(trial.id, index, value, trial.attempt))
+            case {"done": str(key)} | {"failed": str(key)}:
+                self._over(place, self._task(place, key), message)
+
+    def _task(self, place: Place, key: str) -> Task:
+        task = place.tasks[0]
+        assert task.key == key, (task.key, key)
+        return task
+
+    def _watch(self, task: Task) -> None:
+        if self._timeout_s is not None:
+            task.deadline = time.monotonic() + self._timeout_s
+
+    def _over(self, place: Place, task: Task, message: Mapping[str, Any]) -> None:
+        """Take in how a trial came out."""
+        place.tasks.popleft()
+        self._reported.pop(task.key, None)
+        self._unuse(task)
+        trial = task.trial
+        if "failed" in message:
+            if message["kind"] == LOST and trial.parent is not None:
+                self._let_go(trial.parent, place)
+            if not task.remake:
+                kind, reason = message["kind"], message["reason"]
+                self._events.append(Failed(trial.id, kind, reason, trial.attempt))
+            else:
+                self._log("warning", f"trial {trial.id} was not made again: {message['reason']}")
+            return
+        if self._holds_states:
+            place.holds.add(trial.id)
+            self._where[trial.id] = place
+            before = self._unsaved_s.get(trial.parent, 0.0) if trial.parent is not None else 0.0
+            self._unsaved_s[trial.id] = before + message["seconds"]
+        self._pace.trained(message["seconds"])
+        if task.remake:
+            self._save(trial.id)
+            return
+        report = self._judged(trial, message["value"])
+        self._events.append(report)
+        if self._holds_states and isinstance(report, Finished) and self._due(trial):
+            self._save(trial.id)
+
+    def _judged(self, trial: Trial, value: Any) -> Report:
+        failed = failure(value, self._objective.metric)
+        if failed is not None:
+            return Failed(trial.id, *failed, trial.attempt)
+        metric, metrics = measure(value, self._objective.metric)
+        assert metric is not None
+        score = self._objective.score(metric)
+        there = not self._holds_states and saved(self._checkpoints.save(trial))
+        return Finished(trial.id, score, metrics, there, trial.attempt)
+
+    def _unuse(self, task: Task) -> None:
+        if task.used is not None:
+            self._checkpoints.used[task.used] -= 1
+            if not self._checkpoints.used[task.used]:
+                del self._checkpoints.used[task.used]
+            task.used = None
+
+    def _gone(self, event: Gone) -> None:
+        """A worker is gone, and with it the states that it held."""
+        place = self._places.pop(event.key)
+        for id in list(place.holds):
+            self._let_go(id, place)
+        tasks = list(place.tasks)
+        for task in tasks:
+            self._unuse(task)
+        head = tasks[0] if tasks else None
+        if head is not None and (report := self._lost_with(event, head)) is not None:
+            tasks.pop(0)
+            if not head.remake:
+                self._events.append(report)
+        for task in tasks:
+            self._wanted_again(task)
+        for task in (*tasks, *place.pending, *chain.from_iterable(place.saving.values())):
+            self._put(task)
+
+    def _wanted_again(self, task: Task) -> None:
+        task.begun, task.deadline = False, None
+        if task.trial.parent is not None:
+            self._wanted[task.trial.parent] += 1
+
+    def _lost_with(self, event: Gone, task: Task) -> Failed | None:
+        """The report of the trial at which a worker ended; None if it is to be done elsewhere."""
+        trial = task.trial
+        if task.timed_out:
+            reason = f"it ran longer than {self._timeout_s:g} s"
+            return Failed(trial.id, "timeout", reason, trial.attempt)
+        if not task.begun:
+            self._losses[trial.id] += 1
+            if self._losses[trial.id] <= LOSSES:
+                return None
+        return Failed(trial.id, event.kind, event.reason, trial.attempt)
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        for place in self._places.values():
+            task = place.tasks[0] if place.tasks else None
+            if task is not None and task.deadline is not None and now >= task.deadline:
+                task.timed_out = True
+                task.deadline = now + TICK_S
+                self._crew.end(place.key)
+
+    def _until_next(self) -> float:
+        heads = (place.tasks[0] for place in self._places.values() if place.tasks)
+        deadlines = (task.deadline for task in heads if task.deadline is not None)
+        next_deadline = min(deadlines, default=float("inf"))
+        return max(0.0, min(TICK_S, next_deadline - time.monotonic()))
+
+
+class Pace:
+    """How long things take here, as far as is known: a step, a save."""
+
+    def __init__(self) -> None:
+        self._step_s: float | None = None
+        self._save_s: float | None = None
+        self._trained_s = self._saving_s = 0.0
+        self._probing = False
+
+    def trained(self, seconds: float) -> None:
+        """Take in how long a step took."""
+        self._trained_s += seconds
+        self._step_s = smoothed(self._step_s, seconds)
+
+    def saved(self, seconds: float) -> None:
+        """Take in how long a save took."""
+        self._saving_s += seconds
+        self._save_s = smoothed(self._save_s, seconds)
+        self._probing = False
+
+    @property
+    def depth(self) -> int:
+        """How many trials a worker is given, so that it does not wait for us."""
+        if self._step_s is None:
+            return 1
+        return 1 + min(AHEAD - 1, int(BUSY_S / max(self._step_s, 1e-6)))
+
+    @property
+    def worth_moving(self) -> bool:
+        """Whether a member that moves is sooner done than one that waits for another's step."""
+        if self._step_s is None:
+            return False
+        return self._save_s is None or self._step_s > 2 * self._save_s
+
+    @property
+    def can_afford(self) -> bool:
+        """Whether another save leaves the time for saving below its share."""
+        return self._saving_s + (self._save_s or 0.0) <= SHARE * self._trained_s
+
+    def due(self, unsaved_s: float) -> bool:
+        """Whether what would have to be trained again has come to cost more than saving it."""
+        if self._save_s is None:  # the first one tells what a save costs
+            first, self._probing = not self._probing, True
+            return first
+        return unsaved_s * SHARE >= self._save_s
+
+
+def smoothed(before: float | None, seconds: float) -> float:
+    """A running mean in which what is older counts less."""
+    return seconds if before is None else 0.8 * before + 0.2 * seconds
