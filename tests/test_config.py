@@ -204,7 +204,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ("directory", 3, "directory: expected a path, got 3"),
         ("checkpoints", "~nobody-here/x", ("checkpoints: expected a path, got '~nobody-here/x': "
          "no such user")),
-        ("train", "digits:step", "expected one of command, train, trainable, got command and train"),
+        ("train", "a:b", "expected one of command, train, trainable, got command and train"),
         ("exploit", "truncate", ("exploit: expected one of truncation, {truncation: ...}, "
          "got 'truncate'")),
         ("exploit", {"truncation": "all"}, "exploit.truncation: expected a number, got 'all'"),

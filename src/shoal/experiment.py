@@ -326,11 +326,9 @@ class Job:
     ) -> Runner:
         assert config.trainable is not None
         module, _, name = config.trainable.partition(":")
-        work = self.work
-        if work is None:  # to see what it is; workers import it themselves
-            work = imported(module, name, config.directory)
         crew: Crew
         if self.inline:
+            work = self.work or imported(module, name, config.directory)
             crew = InlineCrew(trainable.made(work))
         else:
             how = {"module": module, "name": name}
@@ -349,7 +347,6 @@ class Job:
             )
         return WorkerRunner(
             crew,
-            holds_states=trainable.is_trainable(work),
             folder=folder,
             checkpoints=checkpoints,
             objective=Objective(config.metric, config.mode),

@@ -276,7 +276,8 @@ class ProcessCrew:
         link.settimeout(SEND_S)
         mate.link, mate.buffer = link, rest
         self._selector.register(link, selectors.EVENT_READ, mate)
-        self.send(mate.key, {"work": self._work, "path": sys.path, "argv": sys.argv})
+        path = [str(self._directory), *sys.path]
+        self.send(mate.key, {"work": self._work, "path": path, "argv": sys.argv})
 
     def _receive(self, mate: Mate) -> None:
         assert mate.link is not None
@@ -346,7 +347,7 @@ class InlineCrew:
 
     def start(self, key: str) -> None:
         self._worker, self._key = Worker(self._work, self._hear), key
-        self._hear({"ready": os.getpid()})
+        self._hear({"ready": os.getpid(), "holds states": self._worker.holds_states})
 
     def send(self, key: str, message: Mapping[str, Any]) -> None:
         self._orders.append(message)

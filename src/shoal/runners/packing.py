@@ -71,6 +71,8 @@ def named(work: object) -> str:
 def modules_in(data: bytes) -> list[str]:
     """The libraries that unpickling `data`, or running what is in it, will import."""
     found: dict[str, None] = {}
+    if not data:
+        return []
     for _, text, _ in pickletools.genops(data):
         if not isinstance(text, str):
             continue

@@ -80,7 +80,6 @@ class WorkerRunner:
 
     Args:
         crew: the workers.
-        holds_states: whether they train a trainable; else it is a function.
         folder: the experiment's.
         checkpoints: where states are saved to.
         objective: which of the numbers that come back counts, and which way.
@@ -97,7 +96,6 @@ class WorkerRunner:
         self,
         crew: Crew,
         *,
-        holds_states: bool,
         folder: Folder,
         checkpoints: Checkpoints,
         objective: Objective,
@@ -109,12 +107,12 @@ class WorkerRunner:
         synchronous: bool,
         log: Log,
     ) -> None:
-        self._crew, self._holds_states, self._folder = crew, holds_states, folder
+        self._crew, self._folder = crew, folder
+        self._holds_states = False  # whether they train a trainable; they will say so
         self._checkpoints, self._objective = checkpoints, objective
         self._workers, self._population = min(workers, population), population
         self._seed, self._timeout_s, self._every, self._log = seed, timeout_s, every, log
         self._synchronous = synchronous
-        checkpoints.remade = holds_states
         self._places: dict[str, Place] = {}  # by key
         self._anywhere: deque[Task] = deque()  # what no worker holds the state for
         self._wanted: Counter[int] = Counter()  # by trial: how many that wait go on from its state
@@ -410,8 +408,9 @@ class WorkerRunner:
 
     def _hear(self, place: Place, message: Mapping[str, Any]) -> None:
         match message:
-            case {"ready": _}:
+            case {"ready": _, "holds states": bool(holds_states)}:
                 place.ready = True
+                self._holds_states = self._checkpoints.remade = holds_states
             case {"saved": int(id)}:
                 self._saved(place, id, message)
             case {"loading": str(key)} | {"remaking": str(key)}:

@@ -17,7 +17,7 @@ from typing import Any
 
 from shoal.runners.worker.output import Output
 from shoal.runners.worker.worker import Worker, explained
-from shoal.trainable import made
+from shoal.trainable import made, problem
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
             tell({"unusable": explained(error)})
             return 1
         output = Output()
-        tell({"ready": os.getpid()})
+        tell({"ready": os.getpid(), "holds states": worker.holds_states})
         for line in lines:
             message = json.loads(line)
             output.turn_to(Path(message["folder"]) if "folder" in message else None)
@@ -61,6 +61,8 @@ def loaded(work: Mapping[str, str]) -> Any:
     found: Any = import_module(work["module"])
     for part in work["name"].split("."):
         found = getattr(found, part)
+    if (why := problem(found)) is not None:
+        raise TypeError(why)
     return made(found)
 
 

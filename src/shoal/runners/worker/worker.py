@@ -73,11 +73,15 @@ class Held:
 
 
 class Worker:
-    """Trains `work`, a trainable or a function, as it is told."""
+    """Trains `work`, a trainable or a function, as it is told.
+
+    Attributes:
+        holds_states: whether it is a trainable.
+    """
 
     def __init__(self, work: Any, tell: Tell) -> None:
         self._work, self._tell = work, tell
-        self._holds_states = is_trainable(work)
+        self.holds_states = is_trainable(work)
         self._held: dict[int, Held] = {}  # by trial
         self._drawing: Held | None = None  # whose random generators are in force
 
@@ -95,13 +99,13 @@ class Worker:
     def _train(self, job: Job) -> None:
         began = time.monotonic()
         try:
-            if self._holds_states:
+            if self.holds_states:
                 value, seconds = self._step(job)
             else:
                 value, seconds = self._call(job)
         except BaseException as error:  # noqa: BLE001 (a failed trial is data)
-            reason = explained(error)
             kind = KINDS.get(type(error), "crash")
+            reason = explained(error) if kind == "crash" else str(error)
             self._tell({"failed": job.key, "kind": kind, "reason": reason})
         else:
             spent = time.monotonic() - began
@@ -264,6 +268,7 @@ class LostStateError(Exception):
     """A state was to be gone on from that is not held here."""
 
 
+HERE = str(Path(__file__).parent)
 KINDS: Mapping[type, str] = {NotAppliedError: "not applied", LostStateError: "lost"}
 
 
@@ -283,7 +288,7 @@ def explained(error: BaseException) -> str:
     """`error` in a line, and below it where it came from, without what is ours."""
     last = traceback.format_exception_only(error)[-1].strip()
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(HERE):
         frames = frames.tb_next
     where = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     return f"{last}\n{where.rstrip()}"

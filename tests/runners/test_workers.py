@@ -1,0 +1,431 @@
+"""Warm workers, through real runs: what is held, saved and made again, and what goes wrong."""
+
+import copy
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shoal
+from shoal.config import ConfigError
+from shoal.core.records import Hparams
+from tests.lab import SPACE, log_of
+
+Theta = dict[str, Any]
+
+
+class Toy:
+    """The paper's toy, which tells in a file of each thing it does."""
+
+    def __init__(self, diary: Path) -> None:
+        self.diary = diary
+
+    def note(self, *words: object) -> None:
+        with self.diary.open("a") as file:
+            file.write(json.dumps([os.getpid(), *words]) + "\n")
+
+    def notes(self, what: str) -> list[list[Any]]:
+        lines = [json.loads(line) for line in self.diary.read_text().splitlines()]
+        return [line for line in lines if line[1] == what]
+
+    def init(self, hparams: Hparams, seed: int) -> Theta:
+        self.note("init", seed)
+        return {"theta": [0.9, 0.9], "noise": random.random(), "steps": 0}
+
+    def step(self, state: Theta, hparams: Hparams) -> tuple[Theta, float]:
+        self.note("step", state["steps"])
+        hs = (hparams["h0"], hparams["h1"])
+        for _ in range(4):
+            state["theta"] = [t - 0.02 * h * t for t, h in zip(state["theta"], hs, strict=True)]
+        state["noise"] += 1e-3 * random.random()
+        state["steps"] += 1
+        return state, 1.2 - sum(t * t for t in state["theta"]) + 1e-3 * state["noise"]
+
+    def save(self, state: Theta, path: Path) -> None:
+        self.note("save", state["steps"])
+        (path / "state.json").write_text(json.dumps(state))
+
+    def load(self, path: Path) -> Theta:
+        self.note("load")
+        state: Theta = json.loads((path / "state.json").read_text())
+        return state
+
+
+def run(what: Any, folder: Path, **words: Any) -> shoal.Result:
+    given = {"space": SPACE, "population": 4, "steps": 5, "workers": 2, "home": folder / "home"}
+    return shoal.run(what, **{**given, **words})
+
+
+def told(result: shoal.Result) -> list[dict[str, Any]]:
+    """All that was decided and reported, by trial."""
+    return [{k: v for k, v in row.items() if k != "intermediate"} for row in result.export()]
+
+
+def function(trial: Any) -> Mapping[str, float]:
+    """The toy, as a function."""
+    file = "theta.json"
+    theta = json.loads((trial.load / file).read_text()) if trial.load else [0.9, 0.9]
+    for _ in range(4):
+        hs = (trial.hparams["h0"], trial.hparams["h1"])
+        theta = [t - 0.02 * h * t for t, h in zip(theta, hs, strict=True)]
+        trial.report(1.2 - sum(t * t for t in theta))
+    (trial.save / file).write_text(json.dumps(theta))
+    print(f"step {trial.step}")
+    return {"quality": 1.2 - sum(t * t for t in theta) + 1e-6 * random.random()}
+
+
+@pytest.mark.parametrize("metric", ["default", "quality"])
+@pytest.mark.parametrize("form", ["trainable", "function"])
+def test_the_journal_is_the_same_however_many_work(tmp_path: Path, form: str, metric: str) -> None:
+    if (form == "function") != (metric == "quality"):
+        pytest.skip("the one returns a number, the other a mapping")
+    work = Toy(tmp_path / "diary") if form == "trainable" else function
+    ways: list[dict[str, Any]] = [{"workers": n} for n in (1, 2, 4)] + [{"inline": True}]
+    results = [run(work, tmp_path, metric=metric, seed=3, population=8, **way) for way in ways]
+    assert {result.state for result in results} == {"done"}
+    first, *others = map(told, results)
+    assert len(first) == 40
+    assert any(row["parent"] is not None for row in first)
+    assert all(other == first for other in others)
+    best = results[0].best
+    assert best is not None
+    assert best.checkpoint is not None
+
+
+def alone(work: Toy, line: list[shoal.Trial], seeds: list[int]) -> list[float]:
+    """The scores of a member that trains without shoal, and copies nobody."""
+    random.seed(seeds[0])
+    state, scores = work.init(line[0].hparams, seeds[0]), []
+    for trial in line:
+        state, score = work.step(state, trial.hparams)
+        scores.append(score)
+    return scores
+
+
+def test_who_copies_nobody_trains_as_without_shoal(tmp_path: Path) -> None:
+    work = Toy(tmp_path / "diary")
+    result = run(work, tmp_path, steps=12, seed=5)
+    rows = result.trials()
+    copied = result.copies(rows)
+    seeds = iter([line[2] for line in work.notes("init")])
+    seen = 0
+    started = [row.member for row in sorted(rows, key=lambda row: row.started) if row.step == 0]
+    assert sorted(started) == [0, 1, 2, 3]
+    by_seed = set(seeds)
+    for member in range(4):
+        own = [row for row in rows if row.member == member]
+        until = next((i for i, row in enumerate(own) if row.id in copied), len(own))
+        line: Any = own[:until]
+        scores = [row.metric for row in line]
+        found = [s for s in by_seed if alone(copy.copy(work), line, [s]) == scores]
+        assert len(found) == 1, "bit by bit, its random numbers included"
+        seen += until
+    assert seen >= 8
+
+
+def test_who_goes_on_is_neither_saved_nor_loaded(tmp_path: Path) -> None:
+    work = Toy(tmp_path / "diary")
+    result = run(work, tmp_path, workers=1, steps=40, checkpoint_every=1000)
+    assert result.state == "done"
+    assert not work.notes("load")
+    assert len(work.notes("init")) == 4
+    best = result.best
+    assert best is not None
+    lives = {row.member for row in result.trials() if row.step == 39} | {best.lineage[-1].member}
+    assert len(work.notes("save")) <= len(lives) + 1, "at the end, whoever lives, and the best"
+    remade = [line for line in log_of(result) if "trained again" in line]
+    assert len(remade) <= 1, remade
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_checkpoints_are_as_often_as_asked(tmp_path: Path, every: int) -> None:
+    work = Toy(tmp_path / "diary")
+    run(work, tmp_path, workers=1, steps=9, checkpoint_every=every, keep="all")
+    there = {f"{p.parent.name}/{p.name}" for p in tmp_path.glob("home/*/checkpoints/*/*")}
+    wanted = {f"{m}/{s}" for m in range(4) for s in range(9) if (s + 1) % every == 0}
+    assert wanted <= there
+
+
+def slow(toy: type[Toy], seconds: float) -> type[Toy]:
+    class Slow(toy):  # type: ignore[misc,valid-type]
+        def step(self, state: Theta, hparams: Hparams) -> Any:
+            time.sleep(seconds)
+            return super().step(state, hparams)
+
+    return Slow
+
+
+class Killed(Toy):
+    """Ends its worker in the middle of one step, once."""
+
+    def step(self, state: Theta, hparams: Hparams) -> Any:
+        marker = self.diary.with_name("killed")
+        if state["steps"] == 6 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(state, hparams)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("every", ["auto", 4, 1000])
+def test_a_worker_that_is_killed_costs_one_retry(tmp_path: Path, workers: int, every: Any) -> None:
+    words: dict[str, Any] = {"steps": 10, "seed": 2, "checkpoint_every": every}
+    whole = run(Toy(tmp_path / "diary"), tmp_path, **words)
+    work = Killed(tmp_path / "diary2")
+    result = run(work, tmp_path, workers=workers, **words)
+    assert result.state == "done"
+    assert told(result) == told(whole)
+    attempts = [row.attempt for row in result.trials()]
+    assert sorted(attempts)[-2:] == [1, 2], "one retry, and nothing else"
+    (row,) = [row for row in result.trials() if row.attempt == 2]
+    assert row.error is not None
+    assert "the worker that trained it was ended by SIGKILL" in row.error
+    assert any("trained again" in line for line in log_of(result)) or work.notes("load")
+
+
+def test_a_checkpoint_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
+    whole = run(Toy(tmp_path / "diary"), tmp_path, steps=8, seed=2)
+    half = run(Toy(tmp_path / "diary"), tmp_path, steps=4, seed=2)
+    for path in half.checkpoints.glob("*/*/state.json"):
+        path.parent.rename(path.parent.with_name("gone"))
+    result = shoal.resume(Toy(tmp_path / "diary"), half.id, steps=8, home=tmp_path / "home")
+    assert told(result) == told(whole)
+    assert any("trained again" in line for line in log_of(result))
+
+
+class Broken(Toy):
+    def step(self, state: Theta, hparams: Hparams) -> Any:
+        if state["steps"] == 2 and hparams["h0"] > 0.8:
+            print("about to break")
+            raise ValueError(f"no good: {hparams['h0']}")
+        return super().step(state, hparams)
+
+
+def test_an_exception_is_a_failed_trial_with_its_traceback(tmp_path: Path) -> None:
+    result = run(Broken(tmp_path / "diary"), tmp_path, retries=0, population=8, seed=1)
+    assert result.state == "done"
+    failed = [row for row in result.trials() if row.state == "failed"]
+    assert failed
+    for row in failed:
+        assert row.error is not None
+        assert row.error.startswith("crash: ValueError: no good: ")
+        assert 'raise ValueError(f"no good' in row.error
+        assert "runners/worker" not in row.error, "what is ours is not shown"
+        printed = result.folder.trial(row.id, row.attempt) / "stdout"
+        assert printed.read_text() == "about to break\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("state", "TypeError: step is to return (state, score), and returned {'theta'"),
+        ("(state, 'good')", "bad result: expected a number, or a mapping with a number under"),
+        ("(state, float('nan'))", "nan: its final result is nan"),
+        ("(state, None)", "bad result"),
+        ("exit(3)", "crash: SystemExit: 3"),
+    ],
+)
+def test_a_step_that_returns_what_is_no_score(tmp_path: Path, answer: str, said: str) -> None:
+    class Odd(Toy):
+        def step(self, state: Theta, hparams: Hparams) -> Any:
+            return eval(answer)
+
+    result = run(Odd(tmp_path / "diary"), tmp_path, retries=0)
+    assert result.state == "failed"
+    error = result.trials()[0].error
+    assert error is not None
+    assert said in error
+
+
+class Stuck(Toy):
+    def step(self, state: Theta, hparams: Hparams) -> Any:
+        if state["steps"] == 1 and not self.diary.with_name("stuck").exists():
+            self.diary.with_name("stuck").touch()
+            time.sleep(600)
+        return super().step(state, hparams)
+
+
+def test_a_step_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    result = run(Stuck(tmp_path / "diary"), tmp_path, timeout=0.5)
+    assert result.state == "done"
+    (row,) = [row for row in result.trials() if row.attempt == 2]
+    assert row.error == "timeout: it ran longer than 0.5 s"
+
+
+def test_hyperparameters_that_are_not_in_force_are_an_error(tmp_path: Path) -> None:
+    class Deaf(Toy):
+        def init(self, hparams: Hparams, seed: int) -> Theta:
+            return {**super().init(hparams, seed), "h0": hparams["h0"]}  # for good
+
+        def applied(self, state: Theta) -> Mapping[str, float]:
+            return {"h0": state["h0"]}
+
+    result = run(Deaf(tmp_path / "diary"), tmp_path, retries=0, seed=1)
+    failed = [row.error for row in result.trials() if row.state == "failed"]
+    assert failed
+    assert all((e or "").startswith("not applied: h0 is not in force") for e in failed)
+    assert all("asked for 0." in (e or "") and "and found 0." in (e or "") for e in failed)
+
+
+def test_what_cannot_be_sent_is_named_before_anything_begins(tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as file:
+        with pytest.raises(shoal.ExperimentError, match=r"as file cannot be: [Cc]annot pickle"):
+            run(lambda _: file.name, tmp_path)
+        toy = Toy(tmp_path / "diary")
+        toy.log = {"to": file}  # type: ignore[attr-defined]
+        with pytest.raises(shoal.ExperimentError, match=r"Toy cannot be sent .*as log\.to cannot"):
+            run(toy, tmp_path)
+    assert not list(tmp_path.glob("home/*"))
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (lambda: 1, "is to be called with one argument, the trial"),
+        (lambda _, __: 1, "is to be called with one argument, the trial"),
+        (3, r"expected a function or a trainable \(init, step, save, load\), got builtins:int"),
+        (type("Half", (), {"init": print, "step": print}), "has init, step, and lacks save, load"),
+        (dict, "expected a function or a trainable"),
+    ],
+)
+def test_what_is_nothing_to_train_is_refused(tmp_path: Path, what: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run(what, tmp_path)
+    assert not list(tmp_path.glob("home/*"))
+
+
+def test_a_word_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown key 'populatoin'; did you mean 'population'"):
+        run(function, tmp_path, populatoin=3)
+
+
+class Stopping(Toy):
+    """Interrupts its controller in the middle of a step."""
+
+    def step(self, state: Theta, hparams: Hparams) -> Any:
+        answer = super().step(state, hparams)
+        if state["steps"] == 3 and not self.diary.with_name("stopped").exists():
+            self.diary.with_name("stopped").touch()
+            os.kill(int(self.diary.with_name("controller").read_text()), signal.SIGINT)
+            time.sleep(0.3)
+        return answer
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_an_interrupt_leaves_what_can_be_resumed(tmp_path: Path, synchronous: bool) -> None:
+    (tmp_path / "controller").write_text(str(os.getpid()))
+    words: dict[str, Any] = {"seed": 4, "steps": 6, "synchronous": synchronous}
+    half = run(Stopping(tmp_path / "diary"), tmp_path, name="half", **words)
+    assert (half.state, half.reason) == ("stopped", "interrupted")
+    before = len(half.trials())
+    assert before < 24
+    with pytest.raises(shoal.ExperimentError, match=r"has another space.*h1"):
+        shoal.resume(
+            Toy(tmp_path / "diary"), half.id, space={"h0": SPACE["h0"]}, home=tmp_path / "home"
+        )
+    work = Toy(tmp_path / "second")
+    whole = shoal.resume(work, half.id, space=SPACE, home=tmp_path / "home")
+    assert whole.state == "done"
+    assert not work.notes("init"), "all was saved at the stop"
+    assert len(whole.trials()) == 24
+    if synchronous:
+        again = run(Toy(tmp_path / "third"), tmp_path, name="whole", **words)
+        assert told(whole) == told(again)
+
+
+def test_without_what_it_trains_it_cannot_go_on(tmp_path: Path) -> None:
+    result = run(lambda trial: trial.hparams["h0"], tmp_path)
+    with pytest.raises(shoal.ExperimentError, match=r"given in Python, as .*: go on from there"):
+        shoal.resume(result.id, steps=9, home=tmp_path / "home")
+
+
+MODULE = """
+class Up:
+    def init(self, hparams, seed): return 0.0
+    def step(self, x, hparams): return x + hparams["h0"], x + hparams["h0"]
+    def save(self, x, path): (path / "x").write_text(repr(x))
+    def load(self, path): return float((path / "x").read_text())
+"""
+
+
+def test_a_file_may_name_a_trainable(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MODULE)
+    file = tmp_path / "config.yml"
+    file.write_text(
+        "trainable: mine:Up\nspace: {h0: {float: [0, 1]}}\npopulation: 4\nsteps: 3\nworkers: 2\n"
+    )
+    result = shoal.run(file, home=tmp_path / "home")
+    assert result.state == "done"
+    assert shoal.resume(result.id, steps=5, home=tmp_path / "home").progress.finished == 20
+    file.write_text(file.read_text().replace("mine:Up", "mine:Down"))
+    with pytest.raises(shoal.ExperimentError, match=r"'mine' has no attribute 'Down'"):
+        shoal.run(file, home=tmp_path / "home")
+
+
+def test_asynchronous_everybody_trains_all_the_time(tmp_path: Path) -> None:
+    work = slow(Toy, 0.02)(tmp_path / "diary")
+    result = run(work, tmp_path, synchronous=False, population=6, steps=15, workers=3, seed=1)
+    assert result.state == "done"
+    rows = result.trials()
+    assert {row.state for row in rows} == {"finished"}
+    assert len(rows) == 90
+    assert result.copies(rows)
+    busy = len(rows) * 0.02
+    wall = max(row.ended or 0 for row in rows) - min(row.started for row in rows)
+    assert busy / 3 <= wall
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_donor_hands_on_the_state_of_its_score(tmp_path: Path, synchronous: bool) -> None:
+    """Its own next step, which has begun by then, is none of the recipient's business."""
+
+    class Honest(Toy):
+        def step(self, state: Theta, hparams: Hparams) -> Any:
+            before = list(state["theta"])
+            after, score = super().step(state, hparams)
+            return after, {"default": score, "before": sum(t * t for t in before),
+                           "after": sum(t * t for t in after["theta"])}  # fmt: skip
+
+    result = run(
+        slow(Honest, 0.003)(tmp_path / "diary"), tmp_path, synchronous=synchronous,
+        population=8, steps=12, workers=3, seed=7,
+    )  # fmt: skip
+    rows = {row.id: row for row in result.trials()}
+    children = [row for row in rows.values() if row.parent is not None]
+    assert len(children) == 88
+    for row in children:
+        assert row.parent is not None
+        assert row.metrics["before"] == rows[row.parent].metrics["after"]
+    assert result.copies(list(rows.values()))
+
+
+def test_what_a_worker_leaves_behind_is_ended(tmp_path: Path) -> None:
+    class Parent(Toy):
+        def init(self, hparams: Hparams, seed: int) -> Theta:
+            child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+            self.note("child", child.pid)
+            return super().init(hparams, seed)
+
+    work = Parent(tmp_path / "diary")
+    run(work, tmp_path)
+    children = [line[2] for line in work.notes("child")]
+    assert len(children) == 4
+    for pid in children:
+        assert (
+            not Path(f"/proc/{pid}/status").exists()
+            or "Z" in Path(f"/proc/{pid}/status").read_text().split("State:")[1][:4]
+        )
+
+
+def test_a_full_home_of_checkpoints_holds_no_more_than_is_needed(tmp_path: Path) -> None:
+    work = Toy(tmp_path / "diary")
+    result = run(work, tmp_path, steps=10, checkpoint_every=2)
+    there = list(result.checkpoints.glob("*/*"))
+    assert len(there) <= 5, "each member's newest, and the best"
