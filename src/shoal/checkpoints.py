@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TextIO
@@ -48,6 +48,7 @@ class Checkpoints:
         self.live: set[int] = set()
         self.remade = False
         self.used = Counter[int]()
+        self._origins: dict[int, int | None] = {}  # by live trial: the nearest that was saved
         self._there = {trial.id for trial in population.trials if self.save(trial).is_dir()}
 
     def save(self, trial: Trial) -> Path:
@@ -78,6 +79,7 @@ class Checkpoints:
     def published(self, id: int) -> None:
         """Take in that the trial `id` has a checkpoint now."""
         self._there.add(id)
+        self._origins.clear()  # it may be nearer than what was
 
     def way(self, id: int) -> tuple[int | None, list[Trial]]:
         """(the nearest ancestor of the trial `id` that was saved, what to train from there).
@@ -111,7 +113,10 @@ class Checkpoints:
         trials = self.population.trials
         needed = live | self.population.running.keys()
         if self.remade:
-            needed = set(map(self._nearest, needed)) | self.used.keys()
+            before, self._origins = self._origins, {}
+            for id in needed:
+                self._origins[id] = self._origin(id, before)
+            needed = {id for id in self._origins.values() if id is not None} | self.used.keys()
         if self.keep == "lineage":
             for id in tuple(needed):
                 while (parent := trials[id].parent) is not None and parent not in needed:
@@ -121,11 +126,14 @@ class Checkpoints:
             remove(self.save(trials[id]))
         self._there &= needed
 
-    def _nearest(self, id: int) -> int:
+    def _origin(self, id: int, known: Mapping[int, int | None]) -> int | None:
+        """The nearest ancestor of the trial `id` that was saved, itself included."""
         here: int | None = id
         while here is not None and here not in self._there:
+            if here in known:
+                return known[here]
             here = self.population.trials[here].parent
-        return id if here is None else here
+        return here
 
 
 def saved(folder: Path) -> bool:

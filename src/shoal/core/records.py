@@ -81,10 +81,11 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The trial's process has begun: to be seen; nothing is decided by it."""
+    """The trial has begun to train: to be seen; nothing is decided by it."""
 
     trial: int
     attempt: int = 1
+    ago: float = 0.0  # seconds before this was said
 
 
 Report: TypeAlias = Finished | Failed

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from statistics import median
 from typing import Any, Literal
 
 from shoal.checkpoints import Checkpoints, saved
@@ -33,9 +34,11 @@ from shoal.runners.crew import Crew, Gone, Said, Woken
 from shoal.runners.outcome import Objective, failure, measure
 
 TICK_S = 1.0  # how long a wait lasts at most
-BUSY_S = 0.01  # of training that a worker is given ahead, so that it waits for nobody
-AHEAD = 8  # trials, at most
-SHARE = 0.05  # of the time spent training that "auto" spends on saving
+BUSY_S = 0.05  # of training that a worker is given ahead, so that it waits for nobody
+AHEAD = 16  # trials, at most
+GATHER_S = 0.02  # in which what comes back is taken in together, if nobody is idle
+LATELY = 9  # steps, or saves, by which the next one's time is judged
+SHARE = 0.02  # of the time spent training that "auto" spends on saving
 SETTLING = 2  # times that saving at the end is tried, as workers may die at it
 LOSSES = 3  # of the worker before a trial has begun, after which the trial is taken for the cause
 
@@ -48,6 +51,7 @@ class Task:
 
     trial: Trial
     remake: bool = False  # only its state is wanted: it has ended before
+    tell: bool = True  # whether its worker says that it has begun
     begun: bool = False
     used: int | None = None  # the trial whose checkpoint it reads
     deadline: float | None = None  # on the monotonic clock
@@ -140,9 +144,18 @@ class WorkerRunner:
     def wait(self) -> Sequence[Report | Seen]:
         self._fill()
         self._take_in(0 if self._events else self._until_next())
+        gathered = time.monotonic() + GATHER_S
+        while self._busy and (left := gathered - time.monotonic()) > 0:
+            if self._take_in(left):
+                break
         self._keep_time()
         events, self._events = self._events, []
         return events
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something has come back, and every worker still has something to do."""
+        return bool(self._events) and all(place.tasks for place in self._places.values())
 
     def wake(self) -> None:
         self._crew.wake()
@@ -247,8 +260,10 @@ class WorkerRunner:
         if message is None:
             return
         place.tasks.append(task)
+        message["tell"] = task.tell = self._pace.slow
         folder = self._folder.trial(task.trial.id, task.trial.attempt)
         self._crew.send(place.key, {"train": message, "folder": str(folder)})
+        self._head(place)
 
     def _call(self, task: Task) -> dict[str, Any] | None:
         """What a worker is told of a trial of a function."""
@@ -433,6 +448,13 @@ class WorkerRunner:
         assert task.key == key, (task.key, key)
         return task
 
+    def _head(self, place: Place) -> None:
+        """Take what `place` has to do first for begun, where it will not say so."""
+        task = place.tasks[0] if place.tasks else None
+        if task is not None and not task.tell and not task.begun:
+            task.begun = True
+            self._watch(task)
+
     def _watch(self, task: Task) -> None:
         if self._timeout_s is not None:
             task.deadline = time.monotonic() + self._timeout_s
@@ -440,6 +462,7 @@ class WorkerRunner:
     def _over(self, place: Place, task: Task, message: Mapping[str, Any]) -> None:
         """Take in how a trial came out."""
         place.tasks.popleft()
+        self._head(place)
         self._reported.pop(task.key, None)
         self._unuse(task)
         trial = task.trial
@@ -461,6 +484,8 @@ class WorkerRunner:
         if task.remake:
             self._save(trial.id)
             return
+        if not task.tell:
+            self._events.append(Started(trial.id, trial.attempt, message["seconds"]))
         report = self._judged(trial, message["value"])
         self._events.append(report)
         if self._holds_states and isinstance(report, Finished) and self._due(trial):
@@ -538,6 +563,8 @@ class Pace:
     """How long things take here, as far as is known: a step, a save."""
 
     def __init__(self) -> None:
+        self._steps: deque[float] = deque(maxlen=LATELY)  # seconds that the last of them took
+        self._saves: deque[float] = deque(maxlen=LATELY)
         self._step_s: float | None = None
         self._save_s: float | None = None
         self._trained_s = self._saving_s = 0.0
@@ -546,13 +573,20 @@ class Pace:
     def trained(self, seconds: float) -> None:
         """Take in how long a step took."""
         self._trained_s += seconds
-        self._step_s = smoothed(self._step_s, seconds)
+        self._steps.append(seconds)
+        self._step_s = median(self._steps)
 
     def saved(self, seconds: float) -> None:
         """Take in how long a save took."""
         self._saving_s += seconds
-        self._save_s = smoothed(self._save_s, seconds)
+        self._saves.append(seconds)
+        self._save_s = median(self._saves)
         self._probing = False
+
+    @property
+    def slow(self) -> bool:
+        """Whether a step may take so long that somebody wants to know that it has begun."""
+        return self._step_s is None or self._step_s > GATHER_S
 
     @property
     def depth(self) -> int:
@@ -579,8 +613,3 @@ class Pace:
             first, self._probing = not self._probing, True
             return first
         return unsaved_s * SHARE >= self._save_s
-
-
-def smoothed(before: float | None, seconds: float) -> float:
-    """A running mean in which what is older counts less."""
-    return seconds if before is None else 0.8 * before + 0.2 * seconds

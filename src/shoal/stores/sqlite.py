@@ -413,8 +413,8 @@ def encode(record: Record | Seen, at: float) -> tuple[str, tuple[Any, ...]]:
             return FINISHED, (at, trial, attempt, score, json.dumps(metrics), saved)
         case Failed(trial, kind, reason, attempt):
             return FAILED, (at, trial, attempt, kind, reason)
-        case Started(trial, attempt):
-            return STARTED, (at, trial, attempt)
+        case Started(trial, attempt, ago):
+            return STARTED, (at - ago, trial, attempt)
         case Measured(trial, index, value, attempt):
             return MEASURED, (at, trial, attempt, index, json.dumps(value))
 

@@ -53,6 +53,7 @@ class Job:
         copy: whether the state in which the last step begins will be needed again.
         load: the folder to load it from; None where it is held, or to begin with nothing.
         save: the folder in which a function leaves its checkpoint.
+        tell: whether to say that the last step has begun: not where it is over in no time.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Job:
     copy: bool = False
     load: str | None = None
     save: str | None = None
+    tell: bool = True
 
 
 @dataclass(slots=True)
@@ -129,7 +131,8 @@ class Worker:
             attempt=told["attempt"],
             tell=lambda value: self._tell({"reported": job.key, "value": plain(value)}),
         )
-        self._tell({"begun": job.key})
+        if job.tell:
+            self._tell({"begun": job.key})
         began = time.monotonic()
         value = self._work(trial)
         return plain(value), time.monotonic() - began
@@ -146,7 +149,8 @@ class Worker:
             if lost and job.copy:
                 self._held[lost[-1]["id"]] = held
                 held = self._copied(held)
-            self._tell({"begun": job.key})
+            if job.tell:
+                self._tell({"begun": job.key})
             began = time.monotonic()
             value = plain(self._one(held, told))
             seconds = time.monotonic() - began
