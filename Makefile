@@ -33,6 +33,7 @@ format: $(READY) ## what ruff can mend by itself
 
 bench: $(READY) ## the figures of bench/README.md, measured here
 	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/trainables.py
 
 clean: ## all that was made here, the environment too
 	rm -rf .venv build dist
