@@ -160,7 +160,7 @@ def through_shoal(
     last: int = STEPS - 1,
 ) -> float:
     """Wall x slots per trial, in ms, over the `last` generations."""
-    import shoal  # noqa: PLC0415
+    import shoal
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
