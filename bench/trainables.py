@@ -65,7 +65,8 @@ def run(what: Any, home: str, **words: Any) -> tuple[float, list[Any]]:
 def steady(rows: list[Any]) -> float:
     """Seconds from the first step's start to the last one's end."""
     last: float = max(r.metrics["ended"] for r in rows)
-    return last - min(r.metrics["began"] for r in rows)
+    first: float = min(r.metrics["began"] for r in rows)
+    return last - first
 
 
 def steps(peers: Mapping[str, str], home: str) -> None:
