@@ -29,6 +29,7 @@ _HOMES = {
     "Trainable": "shoal.trainable",
     "resume": "shoal.experiment",
     "run": "shoal.experiment",
+    "Observer": "shoal.controller",
     "ExperimentError": "shoal.home",
     "Result": "shoal.result",
     "open": "shoal.result",

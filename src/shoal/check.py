@@ -58,7 +58,7 @@ def check(config: Config, tell: Callable[[str], None]) -> tuple[list[Finding], f
     with TemporaryDirectory(prefix="shoal-check-") as temporary:
         root = Path(temporary) / "checkpoints"
         watch = Watch(root, tell)
-        result = experiment.run(small(config, root), home=temporary, observer=watch)
+        result = experiment.run(small(config, root), home=temporary, observer=watch, verbose=False)
         if result.state == "stopped":
             raise KeyboardInterrupt
         rows = result.trials()

@@ -6,7 +6,7 @@ It alone says what runs the trials.
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ from shoal.runners.preload import imports_of
 from shoal.runners.script import ScriptRunner
 from shoal.runners.warm.libraries import shared
 from shoal.runners.workers import WorkerRunner
+from shoal.show import live, tables
 from shoal.stores.sqlite import SqliteStore
 from shoal.trainable import Trainable, Trial
 
@@ -100,6 +101,7 @@ def run(
     *,
     home: str | Path | None = None,
     observer: Observer = Quiet(),
+    verbose: bool = True,
     inline: bool = False,
     **words: Unpack[Words],
 ) -> Result:
@@ -110,7 +112,8 @@ def run(
             experiment, or the file that describes one.
         home: where experiments are kept; by default the file's `home`, $SHOAL_HOME, or
             ~/shoal-experiments.
-        observer: whoever wants to watch.
+        observer: whoever wants to watch, see `shoal.Observer`.
+        verbose: whether to show how it goes, in a terminal or notebook.
         inline: train in this process, one step after the other, for debugging.
         words: those of the experiment file; of an experiment, in place of what it says.
             `gpus_per_worker` is another name for `gpus_per_trial`; 0 hides the GPUs.
@@ -136,8 +139,9 @@ def run(
     folder = homes.create(root, lambda partial: prepare(partial, config))
     if chosen is None and root != homes.default_home():
         homes.link(folder, homes.default_home())
-    drive(folder, config, job.runner(folder, config, gpus), observer, notes)
-    return Result(folder)
+    return watched(
+        folder, config, job.runner(folder, config, gpus), observer, notes, verbose=verbose
+    )
 
 
 def resume(
@@ -152,6 +156,7 @@ def resume(
     target: float | None = None,
     home: str | Path | None = None,
     observer: Observer = Quiet(),
+    verbose: bool = True,
     inline: bool = False,
 ) -> Result:
     """Go on with an experiment that was stopped, killed or has ended, as if it had not been.
@@ -168,6 +173,7 @@ def resume(
         target: the metric at which to stop.
         home: where experiments are kept.
         observer: whoever wants to watch.
+        verbose: whether to show how it goes.
         inline: train in this process, one step after the other.
 
     Raises:
@@ -192,8 +198,9 @@ def resume(
         )
     job = Job.of(config, work, inline=inline)
     own(folder.id, folder.path.parent, config, new=False)
-    drive(folder, config, job.runner(folder, config, places(config)), observer, [])
-    return Result(folder)
+    return watched(
+        folder, config, job.runner(folder, config, places(config)), observer, [], verbose=verbose
+    )
 
 
 def remove(experiment: str, *, home: str | Path | None = None) -> None:
@@ -243,6 +250,27 @@ def fitted(config: Config, gpus_per_trial: float | None, env: Mapping[str, str] 
 def parsed(space: Mapping[str, Any]) -> Space:
     """`space`, whichever way it was written."""
     return space if isinstance(space, Space) else parse_space(space)
+
+
+def watched(
+    folder: Folder,
+    config: Config,
+    make_runner: MakeRunner,
+    observer: Observer,
+    notes: Sequence[str],
+    *,
+    verbose: bool,
+) -> Result:
+    """What came of an experiment that was driven while somebody watched, us too if `verbose`."""
+    if not verbose:
+        drive(folder, config, make_runner, observer, notes)
+        return Result(folder)
+    watcher = live.watcher()
+    with watcher.watching():
+        drive(folder, config, make_runner, live.Together(watcher, observer), notes)
+    result = Result(folder)
+    watcher.ended([*tables.ended(result), "", *tables.winner(result)])
+    return result
 
 
 def spelled(words: Words) -> dict[str, Any]:

@@ -6,17 +6,19 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import shoal
 from shoal.config import ConfigError
 from shoal.core.records import Hparams
-from tests.lab import SPACE, log_of
+from tests.lab import SPACE, log_of, until
 
 Theta = dict[str, Any]
 
@@ -406,6 +408,65 @@ def test_a_donor_hands_on_the_state_of_its_score(tmp_path: Path, synchronous: bo
     assert result.copies(list(rows.values()))
 
 
+@pytest.mark.parametrize("inline", [False, True])
+def test_it_shows_how_it_goes(
+    tmp_path: Path, inline: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = run(function, tmp_path, metric="quality", inline=inline)
+    out, err = capfd.readouterr()
+    assert f"function  {result.id}  in " in err
+    assert "20 trials in" in err
+    assert "lineage" in err
+    assert ("step 4" in out) == inline, "what an inline function prints is seen at once"
+    run(function, tmp_path, metric="quality", verbose=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_whoever_observes_is_told_too(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Observer:
+        def began(self, folder: Any, config: Any) -> None:
+            told.append(f"began {config.population}")
+
+        def changed(self, tuner: Any, waiting: str) -> None:
+            told.append("changed")
+
+        def said(self, level: str, text: str) -> None:
+            told.append(f"{level}: {text}")
+
+    run(function, tmp_path, metric="quality", observer=Observer())
+    assert told[0] == "began 4"
+    assert told[-1] == "changed"
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_controller(tmp_path: Path, signum: int) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys, time, shoal\n"
+        "def train(trial):\n"
+        "    open(sys.argv[1], 'a').write(f'{os.getpid()}\\n')\n"
+        "    time.sleep(600)\n"
+        "shoal.run(train, space={'x': shoal.Float(0, 1)}, population=3, steps=1, workers=3,\n"
+        "          home=sys.argv[2])\n"
+    )
+    pids = tmp_path / "pids"
+    pids.touch()
+    command = [sys.executable, str(script), str(pids), str(tmp_path / "home")]
+    controller = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    until(lambda: len(pids.read_text().split()) == 3)
+    controller.send_signal(signum)
+    controller.wait(20)
+    for pid in map(int, pids.read_text().split()):
+        until(lambda: gone(pid))  # noqa: B023 (it is waited for here)
+
+
 def test_what_a_worker_leaves_behind_is_ended(tmp_path: Path) -> None:
     class Parent(Toy):
         def init(self, hparams: Hparams, seed: int) -> Theta:
@@ -417,11 +478,7 @@ def test_what_a_worker_leaves_behind_is_ended(tmp_path: Path) -> None:
     run(work, tmp_path)
     children = [line[2] for line in work.notes("child")]
     assert len(children) == 4
-    for pid in children:
-        assert (
-            not Path(f"/proc/{pid}/status").exists()
-            or "Z" in Path(f"/proc/{pid}/status").read_text().split("State:")[1][:4]
-        )
+    assert all(map(gone, children))
 
 
 def test_a_full_home_of_checkpoints_holds_no_more_than_is_needed(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import click
 
 from shoal.cli.entry import interruptible
-from shoal.cli.tables import names_of, plural
 from shoal.cli.words import tell, title
 from shoal.home import ExperimentError
 from shoal.result import open as result_of
+from shoal.show.tables import names_of, plural
 from shoal.views import columns
 
 Format = Literal["json", "csv"]

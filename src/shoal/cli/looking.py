@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from shoal.cli import tables
-from shoal.cli.layout import printable, show
 from shoal.cli.words import answer, answer_all, tell, title
 from shoal.home import ExperimentError, Folder, experiments
 from shoal.result import Result, home_of
 from shoal.result import open as result_of
 from shoal.runners import written
+from shoal.show import tables
+from shoal.show.layout import printable, show
 
 POLL_S = 0.1  # how often `log -f` looks
 READ_BYTES = 1 << 20  # at a time

@@ -9,15 +9,15 @@ from pathlib import Path
 from shoal import experiment, views
 from shoal.check import Finding
 from shoal.check import check as try_out
-from shoal.cli import live, tables
 from shoal.cli.entry import interruptible
-from shoal.cli.layout import Cell, facts, show
 from shoal.cli.words import call, complain, tell, title
 from shoal.config import Config
 from shoal.controller import Observer
 from shoal.home import ExperimentError
 from shoal.result import Result
 from shoal.result import open as result_of
+from shoal.show import live, tables
+from shoal.show.layout import Cell, facts, show
 
 POLL_S = 0.1  # how often `stop` looks
 CODES = {"done": 0, "failed": 1, "stopped": 130}
@@ -77,6 +77,7 @@ def run(
             env=env,
             home=home,
             observer=observer,
+            verbose=False,
         )
     )
 
@@ -102,6 +103,7 @@ def resume(
             target=target,
             home=home,
             observer=observer,
+            verbose=False,
         )
     )
 

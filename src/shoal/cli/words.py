@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from shoal.cli.layout import one_line, printable
 from shoal.home import Folder, default_home
+from shoal.show.layout import one_line, printable
 
 
 def answer(what: Any) -> None:

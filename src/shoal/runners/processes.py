@@ -28,7 +28,7 @@ WAIT_S = 30.0  # for shared imports, after which processes start without
 DEATHS = 4  # of servers in a row, with no process ending in between: something is wrong here
 RENEWALS = 12  # of what is shared, in one run
 NOTE_BYTES = 1 << 20
-OWN = {"nni", "shoal"}
+OWN = {"cloudpickle", "nni", "shoal"}
 
 
 @dataclass(frozen=True, slots=True)

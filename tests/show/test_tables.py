@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shoal.cli import tables
+from shoal.show import tables
 from shoal.views import Row
 
 

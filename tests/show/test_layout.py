@@ -3,8 +3,8 @@
 import click
 import pytest
 
-from shoal.cli import layout
-from shoal.cli.layout import Cell
+from shoal.show import layout
+from shoal.show.layout import Cell
 
 
 def plain(lines: list[str]) -> list[str]:

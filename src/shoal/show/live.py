@@ -1,12 +1,14 @@
-"""Those who watch an experiment run: a table that lives on a terminal, plain lines elsewhere."""
+"""Those who watch an experiment run: a table that lives, in a terminal or notebook, or lines."""
 
+import io
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from heapq import nlargest
-from typing import Protocol
+from typing import Any, Protocol
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -15,8 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal import views
-from shoal.cli import tables
-from shoal.cli.layout import one_line, printable
 from shoal.config import Config
 from shoal.controller import Observer
 from shoal.core.population import Population
@@ -24,17 +24,22 @@ from shoal.core.records import Result
 from shoal.core.tuner import Tuner
 from shoal.home import Folder
 from shoal.runners.outcome import Objective
+from shoal.show import tables
+from shoal.show.layout import one_line, printable
 
 FRAMES_PER_S = 4.0
 LINE_S = 10.0  # without a generation ending, between two plain lines
 LEAST_S = 1.0  # between two plain lines, however fast generations end
 TOP = 10  # members that are shown where not all fit
+NOTEBOOK_S = 0.5  # between two drawings in a notebook
+NOTEBOOK_COLUMNS, NOTEBOOK_LINES = 100, 40
+NOTEBOOK_FORMAT = '<pre style="line-height: 1.3">{code}</pre>'
 AROUND = 9  # lines of a frame that are no members
 LEVELS = {"warning": "yellow", "error": "red"}
 
 
 class Watcher(Observer, Protocol):
-    """An observer that has something to clear away when nothing more comes."""
+    """An observer that has something to clear away when nothing more comes, and a last word."""
 
     folder: Folder | None  # None until the experiment has begun
 
@@ -42,15 +47,47 @@ class Watcher(Observer, Protocol):
         """What the experiment is to run in."""
         ...
 
+    def ended(self, lines: Sequence[str]) -> None:
+        """What has come of it."""
+        ...
+
 
 def watcher() -> Watcher:
-    """Whoever shows a run on stderr, as the terminal allows."""
+    """Whoever shows a run: in the notebook where it runs, or on stderr as the terminal allows."""
+    if in_notebook():
+        return Notebook()
     width = None if sys.stderr.isatty() else 10_000  # columns: where nobody looks nothing is cut
     # what users have named is never read as markup
     console = Console(stderr=True, width=width, markup=False, highlight=False, emoji=False)
     if console.is_terminal and not console.is_dumb_terminal:
         return Screen(console)
     return Lines(console)
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's."""
+    found = sys.modules.get("IPython")
+    shell = None if found is None else found.get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class Together:
+    """Several who watch the same."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def began(self, folder: Folder, config: Config) -> None:
+        for observer in self._observers:
+            observer.began(folder, config)
+
+    def changed(self, tuner: Tuner, waiting: str) -> None:
+        for observer in self._observers:
+            observer.changed(tuner, waiting)
+
+    def said(self, level: str, text: str) -> None:
+        for observer in self._observers:
+            observer.said(level, text)
 
 
 class Lines:
@@ -86,6 +123,10 @@ class Lines:
 
     def said(self, level: str, text: str) -> None:
         self._print(text if level == "info" else f"{level}: {text}")
+
+    def ended(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._print(click.unstyle(line))
 
     def _print(self, line: str) -> None:
         self._console.print(printable(line), soft_wrap=True)
@@ -174,6 +215,10 @@ class Screen:
         line = text if level == "info" else f"{level}: {text}"
         self._console.print(Text(printable(line), LEVELS.get(level, "dim")), soft_wrap=True)
 
+    def ended(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._console.print(Text.from_ansi(line), soft_wrap=True)
+
     def _frame(self) -> RenderableType:
         if self.folder is None:
             return Text()
@@ -239,6 +284,56 @@ class Screen:
             table.caption = f"the best {len(members)} of {population.size:,} members"
             table.caption_justify = "left"
         return table
+
+
+class Notebook(Screen):
+    """The same table below a notebook's cell, drawn anew when there is something new."""
+
+    def __init__(self) -> None:
+        page = Console(
+            record=True, file=io.StringIO(), width=NOTEBOOK_COLUMNS, height=NOTEBOOK_LINES,
+            force_jupyter=False, markup=False, highlight=False, emoji=False,
+        )  # fmt: skip
+        super().__init__(page)
+        self._said: list[Text] = []
+        self._last: Sequence[str] = ()
+        self._drawn = 0.0
+        self._display: Any = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        yield
+
+    def began(self, folder: Folder, config: Config) -> None:
+        self.folder, self._config = folder, config
+        self._draw()
+
+    def changed(self, tuner: Tuner, waiting: str) -> None:
+        super().changed(tuner, waiting)
+        over = not waiting and not tuner.population.running
+        if over or time.monotonic() > self._drawn + NOTEBOOK_S:
+            self._draw()
+
+    def said(self, level: str, text: str) -> None:
+        line = text if level == "info" else f"{level}: {text}"
+        self._said = [*self._said, Text(printable(line), LEVELS.get(level, "dim"))][-TOP:]
+
+    def ended(self, lines: Sequence[str]) -> None:
+        self._last = lines
+        self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import HTML, display  # noqa: PLC0415 (there is one only in a notebook)
+
+        last: list[RenderableType] = [Text.from_ansi(line) for line in self._last]
+        self._console.print(Group(*self._said, *(last or [self._frame()])))
+        page = self._console.export_html(inline_styles=True, code_format=NOTEBOOK_FORMAT)
+        shown = HTML(page)  # type: ignore[no-untyped-call]
+        if self._display is None:
+            self._display = display(shown, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._display.update(shown)
+        self._drawn = time.monotonic()
 
 
 def shown(population: Population, room: int) -> list[int]:

@@ -7,9 +7,9 @@ from datetime import datetime
 from math import floor, log10
 from typing import Any
 
-from shoal.cli.layout import Cell, facts, grid, one_line
 from shoal.core.records import Hparams
 from shoal.result import Result
+from shoal.show.layout import Cell, facts, grid, one_line
 from shoal.views import Row
 
 NOTHING = "no trial has finished yet"

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from shoal.cli import live
 from shoal.config import Config
 from shoal.core.records import Failed, Finished
 from shoal.core.space import Float, Space
 from shoal.core.tuner import Tuner
 from shoal.home import Folder
+from shoal.show import live
 from tests.cli.shell import Shell, command, write
 
 
