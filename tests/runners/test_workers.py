@@ -52,10 +52,12 @@ class Toy:
 
     def save(self, state: Theta, path: Path) -> None:
         self.note("save", state["steps"])
+        random.random()  # is nobody's affair
         (path / "state.json").write_text(json.dumps(state))
 
     def load(self, path: Path) -> Theta:
         self.note("load")
+        random.random()
         state: Theta = json.loads((path / "state.json").read_text())
         return state
 

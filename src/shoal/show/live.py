@@ -328,9 +328,9 @@ class Notebook(Screen):
         last: list[RenderableType] = [Text.from_ansi(line) for line in self._last]
         self._console.print(Group(*self._said, *(last or [self._frame()])))
         page = self._console.export_html(inline_styles=True, code_format=NOTEBOOK_FORMAT)
-        shown = HTML(page)  # type: ignore[no-untyped-call]
+        shown = HTML(page)
         if self._display is None:
-            self._display = display(shown, display_id=True)  # type: ignore[no-untyped-call]
+            self._display = display(shown, display_id=True)
         else:
             self._display.update(shown)
         self._drawn = time.monotonic()

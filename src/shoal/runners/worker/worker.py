@@ -223,8 +223,7 @@ class Worker:
             self._drawing = None
 
     def _copied(self, held: Held) -> Held:
-        if self._drawing is held:
-            self._put_down()
+        self._put_down()  # what follows is the user's, and may draw
         try:
             state = copy.deepcopy(held.state)
         except Exception:  # noqa: BLE001 (what cannot be copied can be saved)
@@ -240,8 +239,7 @@ class Worker:
         partial = folder.with_name(f".{folder.name}.partial")
         try:
             held = self._held[trial]
-            if self._drawing is held:
-                held.randomness = randomness.capture()
+            self._put_down()  # saving may draw
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             self._work.save(held.state, partial)
@@ -256,6 +254,7 @@ class Worker:
             self._tell({"saved": trial, "seconds": time.monotonic() - began})
 
     def _loaded(self, folder: Path) -> Held:
+        self._put_down()  # loading often makes a fresh state first, and draws for it
         state = self._work.load(folder)
         try:
             ours = json.loads((folder / OURS).read_text(encoding="utf-8"))
