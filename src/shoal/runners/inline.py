@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 from shoal.core.records import Failed, Finished, Report, Trial
@@ -39,6 +40,8 @@ class InlineRunner:
         state = None if trial.parent is None else self.states[trial.parent]
         try:
             self.states[trial.id], score = self._step(state, trial)
+            if not isfinite(score):
+                return [Failed(trial.id, "nan", f"its score is {score}", trial.attempt)]
             return [Finished(trial.id, score, attempt=trial.attempt)]
         except Exception as error:  # noqa: BLE001 (a failed trial is data)
             return [Failed(trial.id, "crash", repr(error), trial.attempt)]
