@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from shoal import check
+from shoal.config import Config
 from shoal.core.records import Trial
 from tests.cli.shell import TRAIN, Shell, write
+from tests.lab import SPACE
 
 LOADS = 'x = float((load / "x").read_text()) if (load / "x").is_file() else 0.0\n'
 assert LOADS in TRAIN
@@ -178,3 +180,47 @@ def test_nni_files_are_checked_too(
     file.write_text(json.dumps(experiment))
     ended = shell("check", file)
     assert (ended.returncode, verdicts(ended)) == (0, WELL)
+
+
+CLIMB = """
+import json, random
+
+class Climb:
+    def init(self, hparams, seed): return {"x": 0.0, "velocity": 0.0}
+    def step(self, state, hparams):
+        for _ in range(3):
+            state["velocity"] = 0.5 * state["velocity"] + hparams["h0"] * (3 - state["x"])
+            state["x"] += 0.1 * state["velocity"] + 1e-3 * random.random()
+        return state, -abs(state["x"] - 3)
+    def save(self, state, path): (path / "state.json").write_text(json.dumps(state))
+    def load(self, path): return json.loads((path / "state.json").read_text())
+"""
+
+
+SAVED, LOADED = ".write_text(json.dumps(state))", "return json.loads("
+SAME = "a loaded state is the same as a held one"
+CHANGES: dict[str, tuple[str, str, set[str], str]] = {
+    "as it has to be": ("", "", set(), "4 metrics, to the last bit"),
+    "half of it is loaded": (
+        LOADED, 'return {"velocity": 0.0, "x": 0.0} | dict(x=0.1) or (', {SAME}, "the optimizer",
+    ),
+    "nothing is loaded": (
+        LOADED, "return self.init({}, 0) or (", {"what was saved is loaded", SAME}, "starts anew",
+    ),
+    "nothing is saved": (SAVED, ".name", {"trials finish"}, "save wrote nothing to the folder"),
+    "never the same": ("random.random()", "random.SystemRandom().random()", set(), "run twice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_trainable_is_checked(tmp_path: Path, what: str) -> None:
+    old, new, failed, said = CHANGES[what]
+    (tmp_path / "climb.py").write_text(CLIMB.replace(old, new) if old else CLIMB)
+    config = Config(
+        name="climb", trainable="climb:Climb", directory=tmp_path, space=SPACE, workers=2,
+        population=4, steps=9,
+    )  # fmt: skip
+    found, _ = check.check(config, lambda _: None)
+    assert failed <= {finding.what for finding in found if finding.ok is False}
+    assert bool(failed) == any(finding.ok is False for finding in found)
+    assert said in " ".join(finding.detail for finding in found)

@@ -74,6 +74,7 @@ def test_every_key(tmp_path: Path) -> None:
         explore: {perturb: [0.5, 2], resample: 0.1}
         checkpoints: ~/checkpoints
         checkpoint_every: 5
+        hold: no
         keep: lineage
         retries: 0
         timeout: 10m
@@ -108,6 +109,7 @@ def test_every_key(tmp_path: Path) -> None:
         explore=Perturb((0.5, 2), 0.1),
         checkpoints=Path.home() / "checkpoints",
         checkpoint_every=5,
+        hold=False,
         keep="lineage",
         retries=0,
         timeout=600,

@@ -12,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from shoal import experiment
-from shoal.checkpoints import members, owner_of, saved
+from shoal.checkpoints import OWNER, members, owner_of, saved
 from shoal.config import Config
+from shoal.controller import Observer, Quiet
 from shoal.core.records import Trial
 from shoal.core.tuner import Tuner
 from shoal.home import Folder
@@ -58,13 +59,27 @@ def check(config: Config, tell: Callable[[str], None]) -> tuple[list[Finding], f
     with TemporaryDirectory(prefix="shoal-check-") as temporary:
         root = Path(temporary) / "checkpoints"
         watch = Watch(root, tell)
-        result = experiment.run(small(config, root), home=temporary, observer=watch, verbose=False)
-        if result.state == "stopped":
-            raise KeyboardInterrupt
-        rows = result.trials()
+        rows = tried(small(config, root), temporary, watch)
         found = [*about_folder(config), *about_trials(rows), *about_checkpoints(rows, root, watch)]
+        if config.trainable is not None and any(row.metric is not None for row in rows):
+            held = Config.restore(small(config, root).dump() | {"checkpoints": None, "hold": True})
+            tell("once more, with states that stay in memory")
+            runs = [tried(held, temporary, Quiet()) for _ in range(2)]
+            found.append(about_state(rows, *runs))
         times = [row.ended - row.started for row in rows if row.ended and row.metric is not None]
     return found, sum(times) / len(times) if times else None
+
+
+def tried(config: Config, home: str, observer: Observer) -> list[Row]:
+    """The trials of a run of `config`.
+
+    Raises:
+        KeyboardInterrupt: the user did not want to wait.
+    """
+    result = experiment.run(config, home=home, observer=observer, verbose=False)
+    if result.state == "stopped":
+        raise KeyboardInterrupt
+    return result.trials()
 
 
 def small(config: Config, checkpoints: Path) -> Config:
@@ -81,6 +96,7 @@ def small(config: Config, checkpoints: Path) -> Config:
         "exploit": {"truncation": 1 / MEMBERS},
         "checkpoints": str(checkpoints),
         "keep": "all",
+        "hold": False,  # so that what was saved has to be loaded
     }
     return Config.restore(config.dump() | changes)
 
@@ -155,7 +171,7 @@ def about_checkpoints(rows: Sequence[Row], root: Path, watch: Watch) -> Iterator
     empty = [row for row in finished if not saved(root / str(row.member) / str(row.step))]
     if empty:
         detail = (
-            f"{name(empty[0])} left nothing in save_checkpoint_dir: who goes on from it starts "
+            f"{name(empty[0])} left nothing in its folder: who goes on from it starts "
             "anew. Save there what training needs to go on: model, optimizer, schedules."
         )
         yield Finding(what, ok=False, detail=detail)
@@ -170,6 +186,29 @@ def about_checkpoints(rows: Sequence[Row], root: Path, watch: Watch) -> Iterator
         ("what was copied is loaded", [s for s in watch.seen if s.trial.id in copied]),
     ):
         yield about_loading(what, seen, reads_show=watch.reads_show)
+
+
+def about_state(loaded: Sequence[Row], held: Sequence[Row], again: Sequence[Row]) -> Finding:
+    """Whether a state that was saved and loaded trains on as one that stayed in memory does.
+
+    Args:
+        loaded: the trials of a run in which every state was.
+        held: those of a run in which none was.
+        again: those of one more of the second kind.
+    """
+    what = "a loaded state is the same as a held one"
+    if [row.metric for row in held] != [row.metric for row in again]:
+        why = "the same run twice did not give the same metrics"
+        return Finding(what, None, f"could not be verified: {why}")
+    for one, other in zip(loaded, held, strict=False):
+        if one.metric is not None and one.metric != other.metric:
+            detail = (
+                f"{name(one)} came to {one.metric:.6g} from what was loaded, and to "
+                f"{other.metric:.6g} from what had stayed in memory. Something that training needs "
+                "to go on is not saved, or not loaded: the optimizer, a schedule, a position."
+            )
+            return Finding(what, ok=False, detail=detail)
+    return Finding(what, ok=True, detail=f"{len(loaded)} metrics, to the last bit")
 
 
 def about_loading(what: str, seen: Sequence[Seen], *, reads_show: bool) -> Finding:
@@ -220,7 +259,7 @@ def size(bytes_: int) -> str:
 def files(root: Path, *inside: int) -> Iterator[Path]:
     """The files below a folder; a link leads to what is not ours, and is left alone."""
     for path in root.joinpath(*map(str, inside)).rglob("*"):
-        if path.is_file() and not path.is_symlink():
+        if path.is_file() and not path.is_symlink() and path.name != OWNER:
             yield path
 
 

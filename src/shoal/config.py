@@ -223,6 +223,8 @@ class Config(_Checked):
         checkpoints: The folder for checkpoints; None for one inside the experiment.
         checkpoint_every: After how many steps the state of a trainable is saved; "auto" for as
             often as costs little. What is needed elsewhere and at the end is saved anyway.
+        hold: Whether workers keep the states of their members in memory between steps; else each is
+            saved after its step, and loaded before the next.
         keep: Which checkpoints stay: "live" (those that can still be needed), "all", or "lineage"
             (those and the best trial's ancestors).
         retries: How often a failed trial is tried again.
@@ -265,6 +267,7 @@ class Config(_Checked):
     explore: Annotated[Explore, PlainValidator(parse_explore)] = Shift()
     checkpoints: AbsolutePath | None = None
     checkpoint_every: Annotated[Literal["auto"] | int, PlainValidator(_every)] = "auto"
+    hold: bool = True
     keep: Literal["live", "all", "lineage"] = "live"
     retries: Natural = 1
     timeout: Seconds | None = None

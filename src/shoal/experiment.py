@@ -81,6 +81,7 @@ class Words(TypedDict, total=False):
     explore: Explore | Mapping[str, Any]
     checkpoints: str | Path
     checkpoint_every: Literal["auto"] | int
+    hold: bool
     keep: Literal["live", "all", "lineage"]
     retries: int
     timeout: float | str
@@ -383,6 +384,7 @@ class Job:
             seed=config.seed,
             timeout_s=config.timeout,
             every=config.checkpoint_every,
+            hold=config.hold,
             synchronous=config.synchronous,
             log=log,
         )

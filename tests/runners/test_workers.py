@@ -17,7 +17,7 @@ import pytest
 
 import shoal
 from shoal.config import ConfigError
-from shoal.core.records import Hparams
+from shoal.core.records import Finished, Hparams
 from tests.lab import SPACE, log_of, until
 
 Theta = dict[str, Any]
@@ -155,6 +155,17 @@ def test_checkpoints_are_as_often_as_asked(tmp_path: Path, every: int) -> None:
     there = {f"{p.parent.name}/{p.name}" for p in tmp_path.glob("home/*/checkpoints/*/*")}
     wanted = {f"{m}/{s}" for m in range(4) for s in range(9) if (s + 1) % every == 0}
     assert wanted <= there
+
+
+def test_states_need_not_be_held(tmp_path: Path) -> None:
+    work = Toy(tmp_path / "diary")
+    held = run(Toy(tmp_path / "other"), tmp_path, seed=3)
+    result = run(work, tmp_path, seed=3, hold=False)
+    assert told(result) == told(held)
+    assert len(work.notes("save")) == 20
+    assert len(work.notes("load")) == 16, "all but the first step's"
+    with result.folder.open() as store:
+        assert all(record.saved for _, record in store.read() if isinstance(record, Finished))
 
 
 def slow(toy: type[Toy], seconds: float) -> type[Toy]:

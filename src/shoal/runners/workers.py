@@ -92,6 +92,7 @@ class WorkerRunner:
         seed: of the experiment.
         timeout_s: how long a trial may run.
         every: after how many steps a member is saved; "auto" for as often as costs little.
+        hold: whether workers hold states; else each is saved after its step, and let go.
         synchronous: whether all that may copy a state is submitted before that goes on.
         log: is told what the user should know.
     """
@@ -108,15 +109,17 @@ class WorkerRunner:
         seed: int,
         timeout_s: float | None,
         every: Every,
+        hold: bool,
         synchronous: bool,
         log: Log,
     ) -> None:
         self._crew, self._folder = crew, folder
         self._holds_states = False  # whether they train a trainable; they will say so
         self._checkpoints, self._objective = checkpoints, objective
-        self._workers, self._population = min(workers, population), population
+        self._workers = min(workers, population)
+        self._room = population if hold else self._workers  # who holds has to know who will copy
         self._seed, self._timeout_s, self._every, self._log = seed, timeout_s, every, log
-        self._synchronous = synchronous
+        self._synchronous, self._hold = synchronous, hold
         self._places: dict[str, Place] = {}  # by key
         self._anywhere: deque[Task] = deque()  # what no worker holds the state for
         self._wanted: Counter[int] = Counter()  # by trial: how many that wait go on from its state
@@ -130,7 +133,7 @@ class WorkerRunner:
 
     @property
     def free(self) -> int:
-        return self._population - len(self._anywhere) - sum(p.load for p in self._places.values())
+        return self._room - len(self._anywhere) - sum(p.load for p in self._places.values())
 
     @property
     def waiting_for(self) -> str | None:
@@ -293,10 +296,12 @@ class WorkerRunner:
         trial, parent = task.trial, task.trial.parent
         self._forget(task)
         job: dict[str, Any] = {"key": task.key, "steps": [self._told(trial)]}
+        if not self._hold:
+            job["save"] = str(self._checkpoints.save(trial))
         if parent is None:
             return job
         held = parent in place.holds
-        wanted = self._wanted[parent] > 0 or (task.remake and held)
+        wanted = self._hold and (self._wanted[parent] > 0 or (task.remake and held))
         if held:
             if not wanted and self._to_be_saved(parent):
                 self._save(parent)
@@ -475,20 +480,24 @@ class WorkerRunner:
             else:
                 self._log("warning", f"trial {trial.id} was not made again: {message['reason']}")
             return
-        if self._holds_states:
+        if self._holds_states and not self._hold:
+            self._checkpoints.published(trial.id)
+        elif self._holds_states:
             place.holds.add(trial.id)
             self._where[trial.id] = place
             before = self._unsaved_s.get(trial.parent, 0.0) if trial.parent is not None else 0.0
             self._unsaved_s[trial.id] = before + message["seconds"]
         self._pace.trained(message["seconds"])
         if task.remake:
-            self._save(trial.id)
+            if self._hold:
+                self._save(trial.id)
             return
         if not task.tell:
             self._events.append(Started(trial.id, trial.attempt, message["seconds"]))
         report = self._judged(trial, message["value"])
         self._events.append(report)
-        if self._holds_states and isinstance(report, Finished) and self._due(trial):
+        held = self._holds_states and self._hold
+        if held and isinstance(report, Finished) and self._due(trial):
             self._save(trial.id)
 
     def _judged(self, trial: Trial, value: Any) -> Report:
@@ -498,7 +507,7 @@ class WorkerRunner:
         metric, metrics = measure(value, self._objective.metric)
         assert metric is not None
         score = self._objective.score(metric)
-        there = not self._holds_states and saved(self._checkpoints.save(trial))
+        there = not (self._holds_states and self._hold) and saved(self._checkpoints.save(trial))
         return Finished(trial.id, score, metrics, there, trial.attempt)
 
     def _unuse(self, task: Task) -> None:

@@ -52,7 +52,8 @@ class Job:
         state: the trial in whose state to begin; None for a fresh one.
         copy: whether the state in which the last step begins will be needed again.
         load: the folder to load it from; None where it is held, or to begin with nothing.
-        save: the folder in which a function leaves its checkpoint.
+        save: the folder in which a function leaves its checkpoint; of a trainable, where its state
+            is saved to, which then is not held.
         tell: whether to say that the last step has begun: not where it is over in no time.
     """
 
@@ -158,6 +159,9 @@ class Worker:
             self._let_go(held)
             raise
         self._held[told["id"]] = held
+        if job.save is not None:
+            self._write(told["id"], Path(job.save))
+            self._let_go(self._held.pop(told["id"]))
         return value, seconds
 
     def _start(self, job: Job, *, needed: bool) -> Held:
@@ -236,22 +240,29 @@ class Worker:
 
     def _save(self, trial: int, folder: Path) -> None:
         began = time.monotonic()
-        partial = folder.with_name(f".{folder.name}.partial")
         try:
-            held = self._held[trial]
-            self._put_down()  # saving may draw
+            self._write(trial, folder)
+        except Exception as error:  # noqa: BLE001 (the user's code)
+            self._tell({"saved": trial, "error": explained(error)})
+        else:
+            self._tell({"saved": trial, "seconds": time.monotonic() - began})
+
+    def _write(self, trial: int, folder: Path) -> None:
+        """Make `folder`, with the state after `trial` and all that belongs to it, or not at all."""
+        partial, held = folder.with_name(f".{folder.name}.partial"), self._held[trial]
+        self._put_down()  # saving may draw
+        try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             self._work.save(held.state, partial)
+            refuse_empty(partial)
             ours = {"trial": trial, "hparams": held.hparams, "randomness": held.randomness}
             (partial / OURS).write_text(json.dumps(ours) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
-        except Exception as error:  # noqa: BLE001 (the user's code)
+        except Exception:
             shutil.rmtree(partial, ignore_errors=True)
-            self._tell({"saved": trial, "error": explained(error)})
-        else:
-            self._tell({"saved": trial, "seconds": time.monotonic() - began})
+            raise
 
     def _loaded(self, folder: Path) -> Held:
         self._put_down()  # loading often makes a fresh state first, and draws for it
@@ -273,6 +284,16 @@ class LostStateError(Exception):
 
 HERE = str(Path(__file__).parent)
 KINDS: Mapping[type, str] = {NotAppliedError: "not applied", LostStateError: "lost"}
+
+
+def refuse_empty(folder: Path) -> None:
+    """See that something was saved.
+
+    Raises:
+        ValueError: nothing was.
+    """
+    if not any(folder.iterdir()):
+        raise ValueError(f"save wrote nothing to the folder that it was given, {folder}")
 
 
 def plain(value: object) -> Any:
