@@ -1,13 +1,20 @@
 """GPUs are handed out through `CUDA_VISIBLE_DEVICES`; `nvidia-smi` is a real program here, ours."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import shoal
 from shoal.runners.base import RunnerError
 from shoal.runners.gpus import Gpus, active, installed
-from tests.lab import TOY, experiment
+from tests.lab import SPACE, TOY, experiment
 
 SMI = """#!/bin/sh
 case "$1" in
@@ -129,3 +136,88 @@ def test_too_few_gpus_are_an_error_before_anything_is_made(
     with pytest.raises(shoal.ExperimentError, match="asks for 2 GPUs, and this machine has 1"):
         shoal.run(experiment(tmp_path, gpus_per_trial=2))
     assert not (tmp_path / "home").exists()
+
+
+class Looks:
+    """Says which GPUs its worker sees."""
+
+    def init(self, hparams: Any, seed: int) -> str:
+        return ""
+
+    def step(self, state: str, hparams: Any) -> tuple[str, float]:
+        time.sleep(0.05)  # so that nobody does it all alone
+        print(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+        return state, hparams["h0"]
+
+    def save(self, state: str, path: Path) -> None:
+        (path / "x").write_text(state)
+
+    def load(self, path: Path) -> str:
+        return (path / "x").read_text()
+
+
+@pytest.mark.parametrize(
+    ("there", "each", "workers", "seen"),
+    [
+        (2, None, 2, {"untouched": 2}),
+        (2, 0, 2, {"": 2}),
+        (2, 1, 4, {"0": 1, "1": 1}),  # two workers, as there are two GPUs
+        (2, 0.5, 4, {"0": 2, "1": 2}),
+        (4, 2, 2, {"0,1": 1, "2,3": 1}),
+    ],
+)
+def test_what_a_worker_sees(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: int, each: float | None, workers: int,
+    seen: dict[str, int],
+) -> None:  # fmt: skip
+    machine(monkeypatch, tmp_path, there)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "untouched")
+    result = shoal.run(
+        Looks, space=SPACE, population=8, steps=3, workers=workers, gpus_per_worker=each,
+        home=tmp_path / "home", verbose=False,
+    )  # fmt: skip
+    said = {file.read_text().strip() for file in result.folder.path.glob("trials/*/*/stdout")}
+    by_worker = {line.partition(" ")[0]: line.partition(" ")[2] for line in said}
+    assert len(by_worker) == len(said), "a worker keeps its GPU"
+    assert dict(Counter(by_worker.values())) == seen
+
+
+def test_a_worker_that_is_killed_gives_its_gpu_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine(monkeypatch, tmp_path, 1)
+
+    def dies_once(trial: Any) -> float:
+        if trial.step == 1 and trial.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print(os.environ["CUDA_VISIBLE_DEVICES"])
+        return float(trial.hparams["h0"])
+
+    result = shoal.run(
+        dies_once, space=SPACE, population=2, steps=3, workers=2, gpus_per_worker=1,
+        home=tmp_path / "home", verbose=False,
+    )  # fmt: skip
+    assert result.state == "done"
+    assert [row.attempt for row in result.trials()] == [1, 1, 2, 2, 1, 1]
+    said = {file.read_text() for file in result.folder.path.glob("trials/*/*/stdout")}
+    assert said == {"0\n"}
+
+
+def test_neither_controller_nor_fork_server_touches_cuda(tmp_path: Path) -> None:
+    """Nor does the controller import torch, where what is trained is in a module."""
+    pytest.importorskip("torch")
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def train(trial):\n"
+        "    assert not torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork()\n"
+        "    (trial.save / 'x').write_text('x')\n"
+        "    return trial.hparams['h0']\n"
+    )
+    code = (
+        "import sys, shoal\n"
+        "r = shoal.run(shoal.Config(trainable='mine:train', space={'h0': shoal.Float(0, 1)},\n"
+        "    population=2, steps=2, workers=2), home='home', verbose=False)\n"
+        "assert r.state == 'done', r.trials()[0].error\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=100)

@@ -71,3 +71,15 @@ def test_a_schedule_is_cut_where_something_changes() -> None:
     assert spans == [(0, 1, None, 1), (2, 3, 1, 2), (4, 4, 2, 1)]
     assert tables.path(LINE) == "member 1 (steps 0-1) → member 2 (steps 2-3) → member 1 (step 4)"
     assert tables.spans([]) == []
+
+
+def latest(member: int, step: int) -> Row:
+    return Row(0, member, step, {}, None, "finished", 0.5, {}, None, 1, 0.0, 1.0, None)
+
+
+def test_who_is_behind_is_named() -> None:
+    assert tables.lags([latest(m, 4) for m in range(3)]) == "none"
+    assert tables.lags([latest(0, 4), latest(1, 1), latest(2, 3)]) == "member 1 by 3, member 2 by 1"
+    many = tables.lags([latest(m, m) for m in range(20)])
+    assert many.startswith("member 0 by 19, member 1 by 18")
+    assert many.endswith(", member 11 by 8, 7 more")

@@ -256,13 +256,16 @@ class Screen:
         population, names = tuner.population, list(self._config.space)
         members = shown(population, self._console.height - AROUND)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for header in ("member", "step", "metric", "", "copied", *map(one_line, names)):
+        lag = [] if self._config.synchronous else ["lag"]
+        headers = ("member", "step", *lag, "metric", "", "copied", *map(one_line, names))
+        for header in headers:
             table.add_column(header, justify="right", no_wrap=True)
-        state, copied = table.columns[3:5]
+        state, copied = table.columns[3 + len(lag) : 5 + len(lag)]
         state.justify = copied.justify = "left"
         state.min_width = len("running")  # so that nothing moves when nobody is
         objective = Objective(self._config.metric, self._config.mode)
         newest = [population.newest(member) for member in members]
+        top = max((population.next_step(member) for member in members), default=0) - 1
         scores = tables.metrics(None if r is None else objective.score(r.score) for r in newest)
         for member, score in zip(members, scores, strict=True):
             trial = population.last(member)
@@ -275,6 +278,7 @@ class Screen:
             table.add_row(
                 str(member),
                 str(trial.step),
+                *([str(top - trial.step)] if lag else []),
                 Text(score, "dim" if running else ""),  # it is of the step before
                 Text("running", "cyan") if running else Text("failed" if failed else "", "red"),
                 tables.source(parent if parent != member else None),

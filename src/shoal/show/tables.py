@@ -131,6 +131,7 @@ def every_trial(result: Result) -> Iterator[list[str]]:
         yield lines if rows[0].id == 0 else lines[1:]
 
 
+LAGS = 12  # members that are said to be behind
 NUMBERS = ("trial", "member", "step", "metric", "took")
 
 
@@ -269,6 +270,8 @@ def status(result: Result) -> list[str]:
         named("step", f"{now['step']}{steps}, {plural(now['population'], 'member')}"),
         named("time", duration(now["seconds"])),
     ]
+    if not result.config["synchronous"] and newest:
+        lines.insert(2, named("lag", lags(newest)))
     if now["controller"] is not None:
         lines.append(named("run by", "process {pid} on {host}".format(**now["controller"])))
     if now["reason"]:
@@ -280,6 +283,15 @@ def status(result: Result) -> list[str]:
     lines += [named("folder", now["folder"]), named("checkpoints", now["checkpoints"])]
     latest = trials(newest, names_of(result), result.copies(newest), indent=2)
     return [heading(result), "", *facts(lines), *(["", *latest] if newest else [])]
+
+
+def lags(newest: Sequence[Row]) -> str:
+    """How many steps each member is behind the one that is furthest, where it is."""
+    top = max(row.step for row in newest)
+    behind = sorted((row.step - top, row.member) for row in newest if row.step < top)
+    said = [f"member {member} by {-steps}" for steps, member in behind[:LAGS]]
+    more = [f"{len(behind) - LAGS} more"] if len(behind) > LAGS else []
+    return ", ".join([*said, *more]) or "none"
 
 
 def where(row: Row) -> str:
