@@ -93,7 +93,7 @@ class Line:
 def test_a_line_is_the_same_however_many_fit_it(tmp_path: Path) -> None:
     space = {"learning_rate": shoal.Float(1e-3, 0.5, log=True)}
     words: Any = {"space": space, "population": 4, "steps": 4, "seed": 1, "verbose": False}
-    one = shoal.run(Line, workers=1, home=tmp_path, **words)
+    one = shoal.run(Line, inline=True, home=tmp_path, **words)
     two = shoal.run(Line, workers=2, home=tmp_path, checkpoint_every=1, **words)
     assert (one.state, two.state) == ("done", "done"), (one.reason, two.reason)
     assert one.export() == two.export()

@@ -52,12 +52,16 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
     return exported(folder)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("records", [1, 4, 8, 9, 13, 20, 27, 34, 41, 47, 48])
+@pytest.mark.parametrize(
+    ("records", "moment", "every"),
+    [
+        (1, "before", "auto"), (9, "after", 2), (20, "before", 1), (27, "after", "auto"),
+        (41, "after", 1000), (48, "before", 3),
+    ],
+)  # fmt: skip
 def test_killed_once_it_ends_as_if_it_had_not_been(
-    tmp_path: Path, unbroken: str, records: int, moment: str
+    tmp_path: Path, unbroken: str, records: int, moment: str, every: Any
 ) -> None:
-    every = ("auto", 1, 2, 1000)[records % 4]
     folder = prepared(tmp_path / "x", checkpoint_every=every)
     assert controller(folder, records, moment) == -signal.SIGKILL
     assert shoal.open(home=folder / "home").state == "killed"
@@ -70,10 +74,10 @@ def test_killed_again_and_again_it_still_gets_there(
     tmp_path: Path, unbroken: str, every: int
 ) -> None:
     folder, kills = prepared(tmp_path / "x", checkpoint_every=every), 0
-    while controller(folder, 9, "after") == -signal.SIGKILL:
+    while controller(folder, 13, "after") == -signal.SIGKILL:
         kills += 1
         assert kills < 40
-    assert kills >= 4
+    assert kills >= 3
     assert exported(folder) == unbroken
     said = [line for line in log_of(shoal.open(home=folder / "home")) if "trained again" in line]
     assert bool(said) == (every > 1), said
