@@ -115,10 +115,10 @@ class Watch:
 
     def changed(self, tuner: Tuner, waiting: str) -> None:
         trials, running = tuner.population.trials, tuner.population.running
-        if len(trials) > self._begun and running:
-            trial, self._begun = trials[-1], len(trials)
+        for trial in trials[self._begun :]:
+            self._begun += 1
             where = f"member {trial.member}, step {trial.step}"
-            self._tell(f"trial {len(trials)} of {MEMBERS * STEPS}: {where}")
+            self._tell(f"trial {self._begun} of {MEMBERS * STEPS}: {where}")
         if len(trials) > self._over and not running:
             trial, self._over = trials[-1], len(trials)
             if trial.parent is not None and trial.id not in tuner.population.failures:
