@@ -6,7 +6,7 @@ READY := .venv/.ready
 NNI := src/shoal/compat/nni/path
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test soak check format bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -19,6 +19,9 @@ demo: $(READY) ## train the digits example, and see what came out (a minute; the
 
 test: $(READY) ## pass the tests, three at a time: many wait for a process
 	$(BIN)/pytest -n 3 --dist worksteal
+
+soak: $(READY) ## the tests that are more of the same kind, and take long
+	$(BIN)/pytest -n 3 -m soak
 
 check: $(READY) ## ruff, mypy --strict, the import contracts
 	$(BIN)/ruff check

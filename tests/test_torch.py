@@ -157,6 +157,6 @@ def test_a_net_goes_on_from_its_checkpoints_as_if_it_had_not_stopped(tmp_path: P
         "home": tmp_path, "verbose": False, "seed": 2,
     }  # fmt: skip
     whole = shoal.run(Net, steps=8, inline=True, **words)
-    half = shoal.run(Net, steps=4, **words)
+    half = shoal.run(Net, steps=4, **words)  # in workers: the other two are not
     more = shoal.resume(Net, half.id, steps=8, home=tmp_path, verbose=False, inline=True)
     assert more.export() == whole.export()
