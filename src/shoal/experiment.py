@@ -29,17 +29,13 @@ from shoal.home import ExperimentError, Folder, locked
 from shoal.notation import dump_space, parse_space
 from shoal.result import Result, home_of
 from shoal.runners.base import Log, Runner, RunnerError
-from shoal.runners.crew import Crew, InlineCrew, ProcessCrew
 from shoal.runners.forkserver import Imports
 from shoal.runners.gpus import Gpus
 from shoal.runners.launch import Launch, environment, module_in
 from shoal.runners.outcome import Objective
-from shoal.runners.packing import PackingError, modules_in, packed
 from shoal.runners.preload import imports_of
 from shoal.runners.script import ScriptRunner
 from shoal.runners.warm.libraries import shared
-from shoal.runners.workers import WorkerRunner
-from shoal.show import live, tables
 from shoal.stores.sqlite import SqliteStore
 from shoal.trainable import Trainable, Trial
 
@@ -266,6 +262,8 @@ def watched(
     if not verbose:
         drive(folder, config, make_runner, observer, notes)
         return Result(folder)
+    from shoal.show import live, tables
+
     watcher = live.watcher()
     with watcher.watching():
         drive(folder, config, make_runner, live.Together(watcher, observer), notes)
@@ -339,6 +337,8 @@ class Job:
             raise ExperimentError(why)
         if work is None or inline:
             return cls(work, inline=inline)
+        from shoal.runners.packing import PackingError, packed
+
         try:
             return cls(work, packed(work))
         except PackingError as error:
@@ -353,6 +353,9 @@ class Job:
     def _workers(
         self, folder: Folder, config: Config, gpus: Gpus, checkpoints: Checkpoints, log: Log
     ) -> Runner:
+        from shoal.runners.crew import Crew, InlineCrew, ProcessCrew
+        from shoal.runners.workers import WorkerRunner
+
         assert config.trainable is not None
         module, _, name = config.trainable.partition(":")
         crew: Crew
@@ -391,6 +394,8 @@ class Job:
 
     def _imports(self, config: Config, module: str) -> Imports:
         """What workers are to share: what they will import as far as can be told."""
+        from shoal.runners.packing import modules_in
+
         more = tuple(config.preload or ())
         tops = frozenset(name.partition(".")[0] for name in (*more, "cloudpickle"))
         file = module_in(module, config.directory)
