@@ -32,6 +32,7 @@ from shoal.home import Folder
 from shoal.runners.base import Log, withdrawn
 from shoal.runners.crew import Crew, Gone, Said, Woken
 from shoal.runners.outcome import Objective, failure, measure
+from shoal.runners.script import IN_THE_WAY
 
 TICK_S = 1.0  # how long a wait lasts at most
 BUSY_S = 0.05  # of training that a worker is given ahead, so that it waits for nobody
@@ -280,6 +281,8 @@ class WorkerRunner:
         try:
             checkpoints.prepare(trial)
         except OSError as error:
+            if error.errno not in IN_THE_WAY:  # a full disk is not this trial's
+                raise
             reason = f"there is something in the place of its folder: {error}"
             self._events.append(Failed(trial.id, "bad files", reason, trial.attempt))
             return None
