@@ -60,6 +60,15 @@ CHECKS = {
         " == vars(json.__spec__).keys())",
         "[1, 2] True True True\n",
     ),
+    "a spec that two watch": (
+        "import importlib.util as u\nspec = u.find_spec('colorsys')\nplain, said = type(spec), []\n"
+        "for n in (1, 2):\n"
+        "    begin, end = (lambda n=n: said.append(n)), (lambda n=n: said.append(-n))\n"
+        "    interpreter.watch_spec(spec, begin, end)\n"
+        "class Finder:\n    def find_spec(*_): return spec\n"
+        "sys.meta_path.insert(0, Finder())\nimport colorsys\nprint(said, type(spec) is plain)",
+        "[2, 1, -1, -2] True\n",
+    ),
 }
 
 

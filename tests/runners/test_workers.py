@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,73 @@ def test_the_journal_is_the_same_however_many_work(tmp_path: Path, form: str, me
     best = results[0].best
     assert best is not None
     assert best.checkpoint is not None
+
+
+class Late:
+    """Imports libraries when it needs them first, and draws from their global generators."""
+
+    def init(self, hparams: Hparams, seed: int) -> list[float]:
+        return []
+
+    def step(self, state: list[float], hparams: Hparams) -> tuple[list[float], float]:
+        if len(state) == 1 and hparams["h0"] > 0.5:
+            from sklearn.utils import check_random_state  # noqa: PLC0415 (numpy, in much else)
+
+            state = [*state, check_random_state(None).rand()]
+        elif len(state) == 2:
+            import torch  # noqa: PLC0415
+
+            state = [*state, torch.rand(1).item()]
+        else:
+            state = [*state, random.random()]
+        return state, state[-1]
+
+    def save(self, state: list[float], path: Path) -> None:
+        (path / "state.json").write_text(json.dumps(state))
+
+    def load(self, path: Path) -> list[float]:
+        state: list[float] = json.loads((path / "state.json").read_text())
+        return state
+
+
+def test_who_imports_a_library_and_when_changes_nothing(tmp_path: Path) -> None:
+    ways: list[dict[str, Any]] = [
+        {"workers": 1}, {"workers": 2, "preload": ["sklearn.utils", "torch"]}, {"workers": 4},
+        {"inline": True},
+    ]  # fmt: skip
+    first, *others = [told(run(Late, tmp_path, steps=4, seed=4, **way)) for way in ways]
+    h0 = [row["parameter"]["h0"] for row in first if row["step"] == 1]
+    assert min(h0) <= 0.5 < max(h0), "some need numpy then, and some do not"
+    assert all(other == first for other in others)
+
+
+class Early:
+    """Sets an environment that a library reads as it is imported, once it gets there."""
+
+    def init(self, hparams: Hparams, seed: int) -> int:
+        return 0
+
+    def step(self, state: int, hparams: Hparams) -> tuple[int, float]:
+        if state == 1:
+            os.environ["OMP_NUM_THREADS"] = "1"
+            import torch  # noqa: PLC0415
+
+            assert torch.get_num_threads() == 1
+        return state + 1, hparams["h0"]
+
+    def save(self, state: int, path: Path) -> None:
+        (path / "state").write_text(str(state))
+
+    def load(self, path: Path) -> int:
+        return int((path / "state").read_text())
+
+
+def test_an_environment_that_comes_before_an_import_costs_no_trial(tmp_path: Path) -> None:
+    result = run(Early, tmp_path, steps=4, preload=["torch"], retries=0)
+    assert {row.state for row in result.trials()} == {"finished"}
+    (line,) = [line for line in log_of(result) if "began anew" in line]
+    assert "worker-" in line
+    assert "torch reads OMP_NUM_THREADS='1'" in line
 
 
 def alone(work: Toy, line: list[shoal.Trial], seeds: list[int]) -> list[float]:
@@ -259,9 +327,10 @@ def test_a_step_that_returns_what_is_no_score(tmp_path: Path, answer: str, said:
 
 class Stuck(Toy):
     def step(self, state: Theta, hparams: Hparams) -> Any:
-        if state["steps"] == 1 and not self.diary.with_name("stuck").exists():
-            self.diary.with_name("stuck").touch()
-            time.sleep(600)
+        if state["steps"] == 1:
+            with suppress(FileExistsError):  # one alone
+                self.diary.with_name("stuck").touch(exist_ok=False)
+                time.sleep(600)
         return super().step(state, hparams)
 
 

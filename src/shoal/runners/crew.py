@@ -35,6 +35,7 @@ from shoal.runners.worker.worker import Worker
 SEND_S = 30.0  # for a message to be taken in
 WORKER = "SHOAL_WORKER"  # in a worker's environment: what it is called
 DEATHS = 5  # of workers in a row before they were ready: something is wrong here
+ANEW = 50  # times that a worker may begin anew before that counts as its failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class ProcessCrew:
         self._gpus, self._log = gpus, log
         self._mates: dict[str, Mate] = {}  # by key
         self._events: list[Event] = []
-        self._deaths = 0
+        self._deaths = self._anew = 0
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
@@ -173,11 +174,12 @@ class ProcessCrew:
 
     @property
     def can_start(self) -> bool:
-        return self._processes.ready and self._gpus.free != 0
+        # not under imports that are out of date: it would begin anew in the middle of a step
+        return self._processes.ready and not self._processes.renewing and self._gpus.free != 0
 
     @property
     def waiting_for(self) -> str | None:
-        return self._processes.waiting_for
+        return self._processes.loading if self._processes.renewing else self._processes.waiting_for
 
     def start(self, key: str) -> None:
         folder = self._folder.path / "workers" / key
@@ -214,10 +216,10 @@ class ProcessCrew:
         self._processes.keep_time()
         for event in self._processes.events():
             match event:
-                case Ended(key, status, left):
+                case Ended(key, status, left, anew):
                     if left:
                         self._log("warning", f"{key} left {left} processes behind: they were ended")
-                    self._gone(key, status)
+                    self._gone(key, status, anew)
                 case Orphaned(key, _):
                     self._gone(key, None)
                 case Began():
@@ -302,7 +304,7 @@ class ProcessCrew:
             mate.link.close()
         mate.link = None
 
-    def _gone(self, key: str, status: int | None) -> None:
+    def _gone(self, key: str, status: int | None, anew: str = "") -> None:
         mate = self._mates.pop(key)
         while mate.link is not None and select([mate.link], [], [], 0)[0]:
             self._receive(mate)  # what it had said before
@@ -314,6 +316,10 @@ class ProcessCrew:
             raise RunnerError(f"{self._deaths} workers ended before they were ready{last}")
         if status is None:
             self._events.append(Gone(key, LOST, "its worker was lost with the fork server"))
+            return
+        if anew and self._anew < ANEW:
+            self._anew += 1
+            self._events.append(Gone(key, LOST, f"its worker had to begin anew, {anew}"))
             return
         code = os.waitstatus_to_exitcode(status)
         kind = "killed" if code < 0 else "crash"

@@ -45,6 +45,7 @@ class Ended:
     key: str
     status: int  # as `os.wait` has it
     left: int  # how many processes it had left behind
+    anew: str = ""  # why it had begun anew on its way, without shared imports, if it had
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Processes:
         self._servers: set[ForkServer] = set()
         self._serving: ForkServer | None = None  # starts processes
         self._next: ForkServer | None = None  # is to take over when it is ready
-        self._began = time.monotonic()
+        self._began = self._renewed = time.monotonic()
         self._renew()
 
     @property
@@ -119,9 +120,19 @@ class Processes:
         return self._serving is not None
 
     @property
+    def renewing(self) -> bool:
+        """Whether what was learned last is about to be shared: within half a minute, if at all."""
+        return self._next is not None and time.monotonic() < self._renewed + WAIT_S
+
+    @property
     def waiting_for(self) -> str | None:
         """What has to come before a process can be started, in words."""
-        if self._serving is not None or self._next is None:
+        return self.loading if self._serving is None else None
+
+    @property
+    def loading(self) -> str | None:
+        """What is awaited of the server that is to take over, in words."""
+        if self._next is None:
             return None
         return f"the imports that trials share to be loaded ({self._next.loading or 'starting'})"
 
@@ -218,6 +229,7 @@ class Processes:
         """Load what is now to be shared in a new server, which takes over when it is ready."""
         if self._next is None:
             self._next = self._start_server(self._imports)
+            self._renewed = time.monotonic()
 
     def _let_go(self, server: ForkServer) -> int:
         self._selector.unregister(server)
@@ -248,7 +260,7 @@ class Processes:
         if process is None:
             return
         if isinstance(event, Ended) and self.launch.command is None:
-            self._learn(key, process.note)
+            event = replace(event, anew=self._learn(key, process.note))
         self._events.append(event)
         self._retire(process.server)
 
@@ -310,17 +322,21 @@ class Processes:
                     psutil.Process(process.keeper).wait(GRACE_S)
             self._events.append(Orphaned(key, None))
 
-    def _learn(self, key: str, file: Path) -> None:
-        """Share what a process had to import by itself; tell the user what is slow."""
+    def _learn(self, key: str, file: Path) -> str:
+        """Share what a process had to import by itself; tell the user what is slow.
+
+        Comes back with why it had begun anew, if it had.
+        """
         note = read_note(file)
-        before = self._imports
+        before, anew = self._imports, ""
         match note:
             case {"cold": str(why), "library": str(library), "variables": dict(variables)}:
+                anew = why
                 if "cold" not in self._told:
                     self._told.add("cold")
-                    self._log(
-                        "info", f"warm start: trial {key.partition('/')[0]} began anew, {why}"
-                    )
+                    trial, attempt, _ = key.partition("/")
+                    who = f"trial {trial}" if attempt else key
+                    self._log("info", f"warm start: {who} began anew, {why}")
                 known = {k: v for k, v in self._imports.environ.items() if k in variables}
                 if variables and known.items() <= variables.items():
                     environ = {**self._imports.environ, **variables}
@@ -339,6 +355,7 @@ class Processes:
         if self._imports != before and self._renewals < RENEWALS:
             self._renewals += 1
             self._renew()
+        return anew
 
     def _tell_slow(self, slow: Mapping[str, float]) -> None:
         for name, seconds in slow.items():

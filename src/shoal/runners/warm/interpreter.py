@@ -104,6 +104,12 @@ def as_importing(function: Function) -> Function:
     return function
 
 
+def imported(name: str) -> bool:
+    """Whether the module `name` is imported, and whole."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return spec is not None and not getattr(spec, "_initializing", False)
+
+
 class WatchedSpec(ModuleSpec):
     """A spec that knows when its module is executed, with no frame of ours on the stack meanwhile.
 
@@ -132,6 +138,18 @@ for _name in ("__name__", "__qualname__", "__module__"):  # where one is looked 
 
 def watch_spec(spec: Any, begin: Callable[[], None], end: Callable[[], None]) -> None:
     """Let `begin` and `end` be called around the execution of the module of `spec`."""
+    fields = spec.__dict__
     if type(spec) is ModuleSpec:
-        spec.__dict__["_watch"] = (begin, end)
+        fields["_watch"] = (begin, end)
         spec.__class__ = WatchedSpec
+    elif "_watch" in fields:  # by another, who may have this module under another name
+        inner = fields["_watch"]
+        fields["_watch"] = (_both(begin, inner[0]), _both(inner[1], end))
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        first()
+        second()
+
+    return both

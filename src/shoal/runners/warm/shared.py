@@ -175,10 +175,10 @@ class Shared:
             parent = part.rpartition(".")[0]
             if parent and part != name and parent in modules:
                 bind(modules[parent], part, modules[part])
+        fresh(given)  # first: an effect may import what is watched by somebody who seeds
         for part in record.order(given):
             for effect in record.effects[part]:
                 effect()
-        fresh(given)
 
     def _check_environment(self, name: str, closure: list[str]) -> None:
         record = self._record
@@ -195,6 +195,8 @@ class Shared:
     def _check_places(self, name: str, closure: list[str]) -> None:
         """Become cold where the path leads to other modules than those that are shared."""
         for part in closure:
+            if part.startswith("_cython_") or part == "cython_runtime":
+                continue  # made by whatever Cython compiled, and is imported first: any will do
             if part in sys.modules and sys.modules[part] is not self._hidden[part]:
                 self._cold(f"{name} imports {part}, which is another one here", name, {})
             stamped = self._files.get(part)

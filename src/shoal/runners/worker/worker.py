@@ -102,10 +102,8 @@ class Worker:
     def _train(self, job: Job) -> None:
         began = time.monotonic()
         try:
-            if self.holds_states:
-                value, seconds = self._step(job)
-            else:
-                value, seconds = self._call(job)
+            with randomness.LATE.watched():
+                value, seconds = self._step(job) if self.holds_states else self._call(job)
         except BaseException as error:  # noqa: BLE001 (a failed trial is data)
             kind = KINDS.get(type(error), "crash")
             reason = explained(error) if kind == "crash" else str(error)
