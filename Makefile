@@ -17,8 +17,9 @@ demo: $(READY) ## train the digits example, and see what came out (a minute; the
 	@printf '\nLook around in it:\n  export SHOAL_HOME=build/demo/experiments PATH="$$PWD/.venv/bin:$$PATH"\n'
 	@printf '  shoal status; shoal lineage; shoal trials; shoal log\n'
 
+# compiled once: hundreds of processes import it
 test: $(READY) ## pass the tests, three at a time: many wait for a process
-	$(BIN)/pytest -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal
 
 soak: $(READY) ## the tests that are more of the same kind, and take long
 	$(BIN)/pytest -n 3 -m soak

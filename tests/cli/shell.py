@@ -1,9 +1,14 @@
 """The real command in real processes, and small experiments for it."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,6 +108,55 @@ class Shell:
 
     def nothing_there(self) -> bool:
         return not self.home.exists() or not any(self.home.iterdir())
+
+
+# The terminal becomes that of its session: not by a fork of the tests' process, which has threads.
+ON_TERMINAL = (
+    "import fcntl, os, sys, termios\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+class Terminal:
+    """`shoal` on a terminal of 100 columns and 30 lines."""
+
+    def __init__(self, shell: Shell, *arguments: object, **environment: str) -> None:
+        self._file, theirs = pty.openpty()
+        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        kind = {"TERM": "xterm-256color", "LINES": "30"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ON_TERMINAL, *command(*arguments)],
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env=shell.environment | kind | environment,
+        )  # fmt: skip
+        os.close(theirs)
+        self.raw = ""
+
+    def until(self, shown: str) -> None:
+        """Read on until `shown` is on the screen; everything, if it never is."""
+        while shown not in self.text:
+            try:
+                data = os.read(self._file, 65536)
+            except OSError:  # it is closed at the other end
+                break
+            self.raw += data.decode()
+        assert shown in self.text
+
+    @property
+    def text(self) -> str:
+        """What was written, without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.raw)
+
+    def press(self, key: bytes) -> None:
+        os.write(self._file, key)
+
+    def end(self) -> int:
+        """Read to the end: the exit code."""
+        with pytest.raises(AssertionError):
+            self.until("\0")
+        os.close(self._file)
+        return self._process.wait()
 
 
 def command(*arguments: object) -> list[str]:

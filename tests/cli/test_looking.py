@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import pty
 import signal
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 
 import shoal
-from tests.cli.shell import TRAIN, Shell, command, eventually, write
+from tests.cli.shell import TRAIN, Shell, Terminal, write
 from tests.cli.test_main import held, refusal
 
 TRIAL = {
@@ -276,23 +274,11 @@ def test_rm_refuses_one_that_runs(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("reply", "code", "left"), [(b"n\n", 130, 1), (b"y\n", 0, 0)])
 def test_rm_asks(shell: Shell, tmp_path: Path, reply: bytes, code: int, left: int) -> None:
     assert shell("run", write(tmp_path / "toy", steps=1)).returncode == 0
-    pid, terminal = pty.fork()
-    if pid == 0:
-        argv = command("rm", "toy")
-        os.execve(argv[0], argv, shell.environment)
-    said = b""
-
-    def asked() -> bool:
-        nonlocal said
-        said += os.read(terminal, 4096)
-        return b"[y/N]" in said
-
-    eventually("a question", asked)
-    assert b"Delete toy" in said
-    os.write(terminal, reply)
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == code
+    terminal = Terminal(shell, "rm", "toy")
+    terminal.until("[y/N]")
+    assert "Delete toy" in terminal.text
+    terminal.press(reply)
+    assert terminal.end() == code
     assert len(shell.json("list")) == left
 
 

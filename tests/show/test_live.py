@@ -1,12 +1,7 @@
 """What is seen while an experiment runs."""
 
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,45 +15,7 @@ from shoal.core.space import Float, Space
 from shoal.core.tuner import Tuner
 from shoal.home import Folder
 from shoal.show import live
-from tests.cli.shell import Shell, command, write
-
-
-class Terminal:
-    """`shoal` on a terminal of 100 columns and 30 lines."""
-
-    def __init__(self, shell: Shell, *arguments: object, **environment: str) -> None:
-        self.pid, self._file = pty.fork()
-        if self.pid == 0:
-            argv = command(*arguments)
-            kind = {"TERM": "xterm-256color", "LINES": "30"}
-            os.execve(argv[0], argv, shell.environment | kind | environment)
-        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        self.raw = ""
-
-    def until(self, shown: str) -> None:
-        """Read on until `shown` is on the screen; everything, if it never is."""
-        while shown not in self.text:
-            try:
-                data = os.read(self._file, 65536)
-            except OSError:  # it is closed at the other end
-                break
-            self.raw += data.decode()
-        assert shown in self.text
-
-    @property
-    def text(self) -> str:
-        """What was written, without colours and movements."""
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.raw)
-
-    def press(self, key: bytes) -> None:
-        os.write(self._file, key)
-
-    def end(self) -> int:
-        """Read to the end: the exit code."""
-        with pytest.raises(AssertionError):
-            self.until("\0")
-        os.close(self._file)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+from tests.cli.shell import Shell, Terminal, write
 
 
 def test_a_run_on_a_terminal(shell: Shell, tmp_path: Path) -> None:

@@ -15,7 +15,11 @@ SAMPLES = Path(__file__).parent / "samples"
 
 
 @pytest.mark.parametrize(
-    ("file", "checkpoints"), [("v1.yml", "checkpoints"), ("v2.yml", "user/pbt-checkpoints")]
+    ("file", "checkpoints"),
+    [
+        ("v2.yml", "user/pbt-checkpoints"),
+        pytest.param("v1.yml", "checkpoints", marks=pytest.mark.soak),
+    ],
 )
 def test_a_sample_runs_unmodified(tmp_path: Path, file: str, checkpoints: str) -> None:
     shutil.copytree(SAMPLES, tmp_path, dirs_exist_ok=True)
