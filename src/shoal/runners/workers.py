@@ -39,7 +39,7 @@ BUSY_S = 0.05  # of training that a worker is given ahead, so that it waits for 
 AHEAD = 16  # trials, at most
 GATHER_S = 0.02  # in which what comes back is taken in together, if nobody is idle
 LATELY = 9  # steps, or saves, by which the next one's time is judged
-SHARE = 0.02  # of the time spent training that "auto" spends on saving
+SHARE = 0.01  # of the time spent training that "auto" spends on saving
 SETTLING = 2  # times that saving at the end is tried, as workers may die at it
 LOSSES = 3  # of the worker before a trial has begun, after which the trial is taken for the cause
 
@@ -52,8 +52,9 @@ class Task:
 
     trial: Trial
     remake: bool = False  # only its state is wanted: it has ended before
-    tell: bool = True  # whether its worker says that it has begun
+    tell: bool = True  # whether its worker says that it has begun: it may be long in coming to it
     begun: bool = False
+    announced: bool = False  # that it has
     used: int | None = None  # the trial whose checkpoint it reads
     deadline: float | None = None  # on the monotonic clock
     timed_out: bool = False
@@ -264,7 +265,7 @@ class WorkerRunner:
         if message is None:
             return
         place.tasks.append(task)
-        message["tell"] = task.tell = self._pace.slow
+        message["tell"] = task.tell = message.get("load") is not None and self._pace.slow
         folder = self._folder.trial(task.trial.id, task.trial.attempt)
         self._crew.send(place.key, {"train": message, "folder": str(folder)})
         self._head(place)
@@ -440,10 +441,7 @@ class WorkerRunner:
                 self._watch(self._task(place, key))
             case {"begun": str(key)}:
                 task = self._task(place, key)
-                task.begun = True
-                self._watch(task)
-                if not task.remake:
-                    self._events.append(Started(task.trial.id, task.trial.attempt))
+                self._begin(task)
             case {"reported": str(key), "value": value}:
                 trial, index = self._task(place, key).trial, self._reported[key]
                 self._reported[key] += 1
@@ -460,8 +458,14 @@ class WorkerRunner:
         """Take what `place` has to do first for begun, where it will not say so."""
         task = place.tasks[0] if place.tasks else None
         if task is not None and not task.tell and not task.begun:
-            task.begun = True
-            self._watch(task)
+            self._begin(task)
+
+    def _begin(self, task: Task) -> None:
+        task.begun = True
+        self._watch(task)
+        if self._pace.slow and not task.remake:
+            task.announced = True
+            self._events.append(Started(task.trial.id, task.trial.attempt))
 
     def _watch(self, task: Task) -> None:
         if self._timeout_s is not None:
@@ -495,7 +499,7 @@ class WorkerRunner:
             if self._hold:
                 self._save(trial.id)
             return
-        if not task.tell:
+        if not task.announced:
             self._events.append(Started(trial.id, trial.attempt, message["seconds"]))
         report = self._judged(trial, message["value"])
         self._events.append(report)
@@ -539,7 +543,7 @@ class WorkerRunner:
             self._put(task)
 
     def _wanted_again(self, task: Task) -> None:
-        task.begun, task.deadline = False, None
+        task.begun, task.announced, task.deadline = False, False, None
         if task.trial.parent is not None:
             self._wanted[task.trial.parent] += 1
 

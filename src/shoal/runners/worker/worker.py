@@ -54,7 +54,7 @@ class Job:
         load: the folder to load it from; None where it is held, or to begin with nothing.
         save: the folder in which a function leaves its checkpoint; of a trainable, where its state
             is saved to, which then is not held.
-        tell: whether to say that the last step has begun: not where it is over in no time.
+        tell: whether to say when the last step begins: where it may take a while to get there.
     """
 
     key: str
