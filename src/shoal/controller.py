@@ -24,6 +24,7 @@ from shoal.stores.sqlite import SqliteStore, StoreError
 
 Outcome = Literal["done", "stopped", "failed"]
 HEARTBEAT_S = 1.0
+GRACE_S = 3.0  # for an end in order after a SIGTERM or SIGHUP: often a SIGKILL comes 10 s later
 
 # makes what is to run the trials: whose checkpoints are in the one, and who tells the user of it
 MakeRunner: TypeAlias = Callable[[Checkpoints, Log], Runner]
@@ -104,12 +105,23 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.wanted = False
-        self.now = False
+        self.until = float("inf")  # on the monotonic clock: when an end in order is too late
         self.runner: Runner | None = None  # to be woken
 
+    @property
+    def now(self) -> bool:
+        """Whether nothing more is to be waited for."""
+        return time.monotonic() >= self.until
+
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal: a first Ctrl-C is for an end in order, anything else for one at once."""
-        self.now = self.wanted or number != signal.SIGINT
+        """Take a signal: the first is for an end in order, and a second for one at once.
+
+        Whoever sends anything but a Ctrl-C kills soon after it.
+        """
+        if self.wanted:
+            self.until = 0.0
+        elif number != signal.SIGINT:
+            self.until = time.monotonic() + GRACE_S
         self.wanted = True
         if self.runner is not None:
             self.runner.wake()
@@ -170,7 +182,7 @@ class Controller:
         runner = self._interrupt.runner = self._make_runner(checkpoints, self._log)
         try:
             loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
-            runner.settle()
+            runner.settle(self._interrupt.until)
             checkpoints.retain(tuner.live())
         except StopNow:
             self._stopping = "interrupted; what was running will be run again"
@@ -208,7 +220,9 @@ class Controller:
         if self._stopping is None and (why := self._limit(tuner, now)) is not None:
             self._stopping = why
             runner.withdraw()
-            hint = " (Ctrl-C again ends them)" if self._interrupt.wanted else ""
+            hint = "" if not self._interrupt.wanted else " (Ctrl-C again ends them)"
+            if self._interrupt.until < float("inf"):
+                hint = f", and have {GRACE_S:g} s"
             self._log("info", f"{why}: no new trials; {len(population.running)} still run{hint}")
         return self._stopping
 

@@ -393,16 +393,23 @@ class Stopping(Toy):
 
     def step(self, state: Theta, hparams: Hparams) -> Any:
         answer = super().step(state, hparams)
-        if state["steps"] == 3 and not self.diary.with_name("stopped").exists():
-            self.diary.with_name("stopped").touch()
-            os.kill(int(self.diary.with_name("controller").read_text()), signal.SIGINT)
-            time.sleep(0.3)
+        if state["steps"] == 3:
+            with suppress(FileExistsError):  # one alone
+                self.diary.with_name("stopped").touch(exist_ok=False)
+                pid, number = map(int, self.diary.with_name("controller").read_text().split())
+                os.kill(pid, number)
+                time.sleep(0.3)
         return answer
 
 
-@pytest.mark.parametrize("synchronous", [True, False])
-def test_an_interrupt_leaves_what_can_be_resumed(tmp_path: Path, synchronous: bool) -> None:
-    (tmp_path / "controller").write_text(str(os.getpid()))
+@pytest.mark.parametrize(
+    ("synchronous", "number"),
+    [(True, signal.SIGINT), (False, signal.SIGINT), (True, signal.SIGTERM)],
+)
+def test_an_interrupt_leaves_what_can_be_resumed(
+    tmp_path: Path, synchronous: bool, number: int
+) -> None:
+    (tmp_path / "controller").write_text(f"{os.getpid()} {number}")
     words: dict[str, Any] = {"seed": 4, "steps": 6, "synchronous": synchronous}
     half = run(Stopping(tmp_path / "diary"), tmp_path, name="half", **words)
     assert (half.state, half.reason) == ("stopped", "interrupted")

@@ -176,7 +176,8 @@ def stop(which: str | None, *, now: bool, home: Path | None) -> None:
     if host != os.uname().nodename:
         raise ExperimentError(f"{name} is run by process {pid} on {host}: stop it there")
     try:
-        os.kill(pid, signal.SIGTERM if now else signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM)[: 2 if now else 1]:
+            os.kill(pid, number)
     except OSError as error:
         raise ExperimentError(
             f"process {pid}, which runs {name}, cannot be told to stop: {error.strerror}"

@@ -44,8 +44,11 @@ class Runner(Protocol):
         """Begin nothing more: what was submitted and has not begun is reported as lost."""
         ...
 
-    def settle(self) -> None:
-        """Let all that a resumed run would go on from be on disk; nothing runs any more."""
+    def settle(self, until: float) -> None:
+        """Let all that a resumed run would go on from be on disk; nothing runs any more.
+
+        Not for longer than `until`, on the monotonic clock.
+        """
         ...
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class InlineRunner:
         self._withdrawn.extend(withdrawn(trial) for trial in self._queue)
         self._queue.clear()
 
-    def settle(self) -> None:
+    def settle(self, until: float) -> None:
         pass
 
     def close(self) -> None:

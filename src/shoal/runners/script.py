@@ -181,7 +181,7 @@ class ScriptRunner:
         self._events += [withdrawn(running.trial) for running in self._waiting]
         self._waiting.clear()
 
-    def settle(self) -> None:
+    def settle(self, until: float) -> None:
         pass
 
     def close(self) -> None:

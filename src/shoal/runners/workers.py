@@ -176,7 +176,7 @@ class WorkerRunner:
             self._forget(task)
             self._events.append(withdrawn(task.trial))
 
-    def settle(self) -> None:
+    def settle(self, until: float) -> None:
         for _ in range(SETTLING if self._holds_states else 0):
             left = {id for id in self._checkpoints.live if not self._checkpoints.has(id)}
             if not left:
@@ -188,9 +188,9 @@ class WorkerRunner:
                     self._queue(Task(self._checkpoints.population.trials[id], remake=True))
             while self._anywhere or any(p.load or p.saving for p in self._places.values()):
                 self._fill()
-                woken = self._take_in(self._until_next())
+                woken = self._take_in(min(self._until_next(), max(0.0, until - time.monotonic())))
                 self._keep_time()
-                if woken:  # whoever waits for us has had enough
+                if woken or time.monotonic() >= until:  # whoever waits for us has had enough
                     return
 
     def close(self) -> None:
