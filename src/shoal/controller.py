@@ -215,13 +215,14 @@ class Controller:
                 self._beat = now + HEARTBEAT_S
             self._observer.changed(tuner, waiting)
             self._seen = seen
-        if self._interrupt.now:
+        hurried = self._interrupt.until < float("inf")
+        if self._interrupt.now or (hurried and not runner.holds):
             raise StopNow
         if self._stopping is None and (why := self._limit(tuner, now)) is not None:
             self._stopping = why
             runner.withdraw()
             hint = "" if not self._interrupt.wanted else " (Ctrl-C again ends them)"
-            if self._interrupt.until < float("inf"):
+            if hurried:
                 hint = f", and have {GRACE_S:g} s"
             self._log("info", f"{why}: no new trials; {len(population.running)} still run{hint}")
         return self._stopping

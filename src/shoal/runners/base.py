@@ -44,6 +44,11 @@ class Runner(Protocol):
         """Begin nothing more: what was submitted and has not begun is reported as lost."""
         ...
 
+    @property
+    def holds(self) -> bool:
+        """Whether it has states that are nowhere else, and that `settle` would save."""
+        ...
+
     def settle(self, until: float) -> None:
         """Let all that a resumed run would go on from be on disk; nothing runs any more.
 

@@ -53,6 +53,10 @@ class InlineRunner:
         self._withdrawn.extend(withdrawn(trial) for trial in self._queue)
         self._queue.clear()
 
+    @property
+    def holds(self) -> bool:
+        return False
+
     def settle(self, until: float) -> None:
         pass
 

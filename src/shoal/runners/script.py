@@ -181,6 +181,10 @@ class ScriptRunner:
         self._events += [withdrawn(running.trial) for running in self._waiting]
         self._waiting.clear()
 
+    @property
+    def holds(self) -> bool:
+        return False
+
     def settle(self, until: float) -> None:
         pass
 

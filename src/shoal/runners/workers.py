@@ -176,6 +176,10 @@ class WorkerRunner:
             self._forget(task)
             self._events.append(withdrawn(task.trial))
 
+    @property
+    def holds(self) -> bool:
+        return any(place.holds for place in self._places.values())
+
     def settle(self, until: float) -> None:
         for _ in range(SETTLING if self._holds_states else 0):
             left = {id for id in self._checkpoints.live if not self._checkpoints.has(id)}
