@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from shoal import experiment
+from shoal import experiment, jobs
 from shoal.checkpoints import OWNER, members, owner_of, saved
 from shoal.config import Config
 from shoal.controller import Observer, Quiet
@@ -55,7 +55,7 @@ def check(config: Config, tell: Callable[[str], None]) -> tuple[list[Finding], f
         ExperimentError: trials cannot be run at all.
         KeyboardInterrupt: the user did not want to wait.
     """
-    experiment.places(config)
+    jobs.places(config)
     with TemporaryDirectory(prefix="shoal-check-") as temporary:
         root = Path(temporary) / "checkpoints"
         watch = Watch(root, tell)

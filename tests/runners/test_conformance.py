@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from shoal import experiment
+from shoal import experiment, jobs
 from shoal import home as homes
 from shoal.checkpoints import Checkpoints
 from shoal.config import Config
@@ -78,8 +78,8 @@ def made(folder: Path, what: Any, *, inline: bool = False) -> Lab:
     there = homes.create(folder / "home", partial(experiment.prepare, config=config))
     population = Population(SIZE)
     checkpoints = Checkpoints(checkpoint_root(there, None), population)
-    job = experiment.Job.of(config, work, inline=inline)
-    make = job.runner(there, config, experiment.places(config))
+    job = jobs.Job.of(config, work, inline=inline)
+    make = job.runner(there, config, jobs.places(config))
     return Lab(make(checkpoints, lambda *_: None), population, checkpoints)
 
 

@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from statistics import median
 from typing import Any, Literal
 
 from shoal.checkpoints import Checkpoints, saved
@@ -32,14 +31,10 @@ from shoal.home import Folder
 from shoal.runners.base import Log, withdrawn
 from shoal.runners.crew import Crew, Gone, Said, Woken
 from shoal.runners.outcome import Objective, failure, measure
+from shoal.runners.pace import GATHER_S, Pace
 from shoal.runners.script import IN_THE_WAY
 
 TICK_S = 1.0  # how long a wait lasts at most
-BUSY_S = 0.05  # of training that a worker is given ahead, so that it waits for nobody
-AHEAD = 16  # trials, at most
-GATHER_S = 0.02  # in which what comes back is taken in together, if nobody is idle
-LATELY = 9  # steps, or saves, by which the next one's time is judged
-SHARE = 0.01  # of the time spent training that "auto" spends on saving
 SETTLING = 2  # times that saving at the end is tried, as workers may die at it
 LOSSES = 3  # of the worker before a trial has begun, after which the trial is taken for the cause
 
@@ -577,59 +572,3 @@ class WorkerRunner:
         deadlines = (task.deadline for task in heads if task.deadline is not None)
         next_deadline = min(deadlines, default=float("inf"))
         return max(0.0, min(TICK_S, next_deadline - time.monotonic()))
-
-
-class Pace:
-    """How long things take here, as far as is known: a step, a save."""
-
-    def __init__(self) -> None:
-        self._steps: deque[float] = deque(maxlen=LATELY)  # seconds that the last of them took
-        self._saves: deque[float] = deque(maxlen=LATELY)
-        self._step_s: float | None = None
-        self._save_s: float | None = None
-        self._trained_s = self._saving_s = 0.0
-        self._probing = False
-
-    def trained(self, seconds: float) -> None:
-        """Take in how long a step took."""
-        self._trained_s += seconds
-        self._steps.append(seconds)
-        self._step_s = median(self._steps)
-
-    def saved(self, seconds: float) -> None:
-        """Take in how long a save took."""
-        self._saving_s += seconds
-        self._saves.append(seconds)
-        self._save_s = median(self._saves)
-        self._probing = False
-
-    @property
-    def slow(self) -> bool:
-        """Whether a step may take so long that somebody wants to know that it has begun."""
-        return self._step_s is None or self._step_s > GATHER_S
-
-    @property
-    def depth(self) -> int:
-        """How many trials a worker is given, so that it does not wait for us."""
-        if self._step_s is None:
-            return 1
-        return 1 + min(AHEAD - 1, int(BUSY_S / max(self._step_s, 1e-6)))
-
-    @property
-    def worth_moving(self) -> bool:
-        """Whether a member that moves is sooner done than one that waits for another's step."""
-        if self._step_s is None:
-            return False
-        return self._save_s is None or self._step_s > 2 * self._save_s
-
-    @property
-    def can_afford(self) -> bool:
-        """Whether another save leaves the time for saving below its share."""
-        return self._saving_s + (self._save_s or 0.0) <= SHARE * self._trained_s
-
-    def due(self, unsaved_s: float) -> bool:
-        """Whether what would have to be trained again has come to cost more than saving it."""
-        if self._save_s is None:  # the first one tells what a save costs
-            first, self._probing = not self._probing, True
-            return first
-        return unsaved_s * SHARE >= self._save_s
