@@ -8,7 +8,9 @@ there, in the same run.
 """
 
 import argparse
+import copy
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -202,7 +204,43 @@ def digits(home: str) -> None:
         ratio, each = map(statistics.median, zip(*found, strict=True))
         epoch = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         what = f"digits MLP, {epoch} ({each * 1e3:.0f} ms) a step: wall over training time"
-        row(what, f"{ratio:.2f}", must)
+        floor = statistics.median(bare(epochs) for _ in range(3))
+        row(what, f"{ratio:.2f}; two bare processes: {floor:.2f}", must)
+
+
+def bare(epochs: int) -> float:
+    """The same ratio where two processes train four members each, and do next to nothing else.
+
+    After each generation they wait for each other, and each copies a member in memory.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(WORKERS), context.Queue()
+    processes = [
+        context.Process(target=train_bare, args=(epochs, barrier, queue)) for _ in range(WORKERS)
+    ]
+    for process in processes:
+        process.start()
+    times = [time for _ in processes for time in queue.get()]
+    for process in processes:
+        process.join()
+    wall = max(ended for _, ended in times) - min(began for began, _ in times)
+    busy: float = sum(ended - began for began, ended in times)
+    return float(wall / (busy / WORKERS))
+
+
+def train_bare(epochs: int, barrier: Any, queue: Any) -> None:
+    work, hparams = Digits(epochs), {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
+    members = [work.init(hparams, 0) for _ in range(POPULATION // WORKERS)]
+    times = []
+    for generation in range(20):
+        if generation > 0:
+            members[0] = copy.deepcopy(members[1])
+        for state in members:
+            _, told = work.step(state, hparams)
+            if generation > 0:
+                times.append((told["began"], told["ended"]))
+        barrier.wait()
+    queue.put(times)
 
 
 class Sleeper(Noop):
@@ -255,8 +293,6 @@ class Large(Noop):
 
 def exploit(home: str) -> None:
     """What lies between the end of a donor's step and its recipient's: hand-over, and the loop."""
-    import copy
-
     import numpy as np
 
     work, folder = Large(), Path(home) / "large"
