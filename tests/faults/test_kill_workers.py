@@ -56,7 +56,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("records", "moment", "every"),
     [
         (1, "before", "auto"), (9, "after", 2), (20, "before", 1), (27, "after", "auto"),
-        (41, "after", 1000), (48, "before", 3),
+        (41, "after", 1000), (48, "before", 3), (48, "after", 1000),
     ],
 )  # fmt: skip
 def test_killed_once_it_ends_as_if_it_had_not_been(
@@ -67,6 +67,9 @@ def test_killed_once_it_ends_as_if_it_had_not_been(
     assert shoal.open(home=folder / "home").state == "killed"
     assert controller(folder, 10**9, "never") == 0
     assert exported(folder) == unbroken
+    best = shoal.open(home=folder / "home").best
+    assert best is not None
+    assert best.checkpoint is not None, "saved at the end, even if all else was over before"
 
 
 @pytest.mark.parametrize("every", [1, 1000])

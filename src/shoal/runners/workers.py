@@ -35,6 +35,7 @@ from shoal.runners.pace import GATHER_S, Pace
 from shoal.runners.script import IN_THE_WAY
 
 TICK_S = 1.0  # how long a wait lasts at most
+STARTING_S = 600.0  # for a worker to begin, the user's imports included
 SETTLING = 2  # times that saving at the end is tried, as workers may die at it
 LOSSES = 3  # of the worker before a trial has begun, after which the trial is taken for the cause
 
@@ -69,11 +70,20 @@ class Place:
     pending: deque[Task] = field(default_factory=deque)  # what it will be told
     holds: set[int] = field(default_factory=set)  # the trials whose states it has
     saving: dict[int, list[Task]] = field(default_factory=dict)  # by trial: and for whom
+    heard: float = 0.0  # when it said something last, or was given something to do
 
     @property
     def load(self) -> int:
         """How many trials it has before it."""
         return len(self.tasks) + len(self.pending)
+
+    def deadline(self, timeout_s: float) -> float:
+        """When it has taken too long for whatever it does: to begin, a trial, or saving."""
+        if not self.ready:
+            return self.heard + STARTING_S
+        if self.tasks and (deadline := self.tasks[0].deadline) is not None:
+            return deadline
+        return self.heard + timeout_s if self.tasks or self.saving else float("inf")
 
 
 class WorkerRunner:
@@ -111,11 +121,12 @@ class WorkerRunner:
         log: Log,
     ) -> None:
         self._crew, self._folder = crew, folder
-        self._holds_states = False  # whether they train a trainable; they will say so
+        self._holds_states: bool | None = None  # whether they train a trainable; they will say so
         self._checkpoints, self._objective = checkpoints, objective
         self._workers = min(workers, population)
         self._room = population if hold else self._workers  # who holds has to know who will copy
-        self._seed, self._timeout_s, self._every, self._log = seed, timeout_s, every, log
+        self._seed, self._every, self._log = seed, every, log
+        self._limit_s = float("inf") if timeout_s is None else timeout_s
         self._synchronous, self._hold = synchronous, hold
         self._places: dict[str, Place] = {}  # by key
         self._anywhere: deque[Task] = deque()  # what no worker holds the state for
@@ -176,9 +187,16 @@ class WorkerRunner:
         return any(place.holds for place in self._places.values())
 
     def settle(self, until: float) -> None:
-        for _ in range(SETTLING if self._holds_states else 0):
+        for _ in range(SETTLING):
             left = {id for id in self._checkpoints.live if not self._checkpoints.has(id)}
-            if not left:
+            while left and self._holds_states is None:  # all had ended before, and was not saved
+                if not self._places and self._crew.can_start:
+                    self._start()
+                woken = self._take_in(self._until_next())
+                self._keep_time()
+                if woken or time.monotonic() >= until:
+                    return
+            if not (left and self._holds_states):
                 return
             for id in sorted(left):
                 if id in self._where:
@@ -217,10 +235,7 @@ class WorkerRunner:
         self._drop()
         waiting = len(self._anywhere) + sum(place.load for place in self._places.values())
         while self._crew.can_start and len(self._places) < min(self._workers, waiting):
-            key = f"worker-{self._started}"
-            self._started += 1
-            self._places[key] = Place(key)
-            self._crew.start(key)
+            self._start()
         places = [place for place in self._places.values() if place.ready]
         if len(places) > 1:
             self._balance(places)
@@ -232,6 +247,12 @@ class WorkerRunner:
                 if len(place.tasks) < depth and (task := self._next(place)) is not None:
                     self._give(place, task)
                     given = True
+
+    def _start(self) -> None:
+        key = f"worker-{self._started}"
+        self._started += 1
+        self._places[key] = Place(key, heard=time.monotonic())
+        self._crew.start(key)
 
     def _next(self, place: Place) -> Task | None:
         for queue in (place.pending, self._anywhere):
@@ -263,6 +284,8 @@ class WorkerRunner:
         message = self._job(place, task) if self._holds_states else self._call(task)
         if message is None:
             return
+        if not place.tasks and not place.saving:
+            place.heard = time.monotonic()
         place.tasks.append(task)
         message["tell"] = task.tell = message.get("load") is not None and self._pace.slow
         folder = self._folder.trial(task.trial.id, task.trial.attempt)
@@ -392,6 +415,8 @@ class WorkerRunner:
     def _save(self, id: int, *then: Task) -> None:
         """Have the state of the trial `id` saved; after that, `then` is for anybody to do."""
         place = self._where[id]
+        if not place.tasks and not place.saving:
+            place.heard = time.monotonic()
         begun = id in place.saving
         place.saving.setdefault(id, []).extend(then)
         if not begun:
@@ -422,6 +447,7 @@ class WorkerRunner:
             match event:
                 case Said(key, message):
                     if (place := self._places.get(key)) is not None:
+                        place.heard = time.monotonic()
                         self._hear(place, message)
                 case Gone():
                     self._gone(event)
@@ -467,8 +493,7 @@ class WorkerRunner:
             self._events.append(Started(task.trial.id, task.trial.attempt))
 
     def _watch(self, task: Task) -> None:
-        if self._timeout_s is not None:
-            task.deadline = time.monotonic() + self._timeout_s
+        task.deadline = time.monotonic() + self._limit_s
 
     def _over(self, place: Place, task: Task, message: Mapping[str, Any]) -> None:
         """Take in how a trial came out."""
@@ -550,7 +575,7 @@ class WorkerRunner:
         """The report of the trial at which a worker ended; None if it is to be done elsewhere."""
         trial = task.trial
         if task.timed_out:
-            reason = f"it ran longer than {self._timeout_s:g} s"
+            reason = f"it ran longer than {self._limit_s:g} s"
             return Failed(trial.id, "timeout", reason, trial.attempt)
         if not task.begun:
             self._losses[trial.id] += 1
@@ -561,14 +586,14 @@ class WorkerRunner:
     def _keep_time(self) -> None:
         now = time.monotonic()
         for place in self._places.values():
-            task = place.tasks[0] if place.tasks else None
-            if task is not None and task.deadline is not None and now >= task.deadline:
-                task.timed_out = True
-                task.deadline = now + TICK_S
-                self._crew.end(place.key)
+            if now < place.deadline(self._limit_s):
+                continue
+            place.heard = now
+            if place.tasks:
+                place.tasks[0].timed_out = place.tasks[0].begun
+                place.tasks[0].deadline = now + TICK_S
+            self._crew.end(place.key)
 
     def _until_next(self) -> float:
-        heads = (place.tasks[0] for place in self._places.values() if place.tasks)
-        deadlines = (task.deadline for task in heads if task.deadline is not None)
-        next_deadline = min(deadlines, default=float("inf"))
-        return max(0.0, min(TICK_S, next_deadline - time.monotonic()))
+        deadlines = (place.deadline(self._limit_s) for place in self._places.values())
+        return max(0.0, min(TICK_S, min(deadlines, default=float("inf")) - time.monotonic()))
