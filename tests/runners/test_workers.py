@@ -341,6 +341,20 @@ def test_a_step_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert row.error == "timeout: it ran longer than 0.5 s"
 
 
+def test_a_save_that_takes_too_long_is_ended_too(tmp_path: Path) -> None:
+    class Stuck(Toy):
+        def save(self, state: Theta, path: Path) -> None:
+            with suppress(FileExistsError):  # one alone
+                self.diary.with_name("stuck").touch(exist_ok=False)
+                time.sleep(600)
+            super().save(state, path)
+
+    result = run(Stuck(tmp_path / "diary"), tmp_path, timeout=0.5, retries=0)
+    assert {row.state for row in result.trials()} == {"finished"}
+    assert result.best is not None
+    assert result.best.checkpoint is not None
+
+
 def test_hyperparameters_that_are_not_in_force_are_an_error(tmp_path: Path) -> None:
     class Deaf(Toy):
         def init(self, hparams: Hparams, seed: int) -> Theta:

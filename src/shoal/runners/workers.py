@@ -70,6 +70,7 @@ class Place:
     pending: deque[Task] = field(default_factory=deque)  # what it will be told
     holds: set[int] = field(default_factory=set)  # the trials whose states it has
     saving: dict[int, list[Task]] = field(default_factory=dict)  # by trial: and for whom
+    orders: deque[Task | int] = field(default_factory=deque)  # tasks, and trials to save, in order
     heard: float = 0.0  # when it said something last, or was given something to do
 
     @property
@@ -81,9 +82,24 @@ class Place:
         """When it has taken too long for whatever it does: to begin, a trial, or saving."""
         if not self.ready:
             return self.heard + STARTING_S
-        if self.tasks and (deadline := self.tasks[0].deadline) is not None:
-            return deadline
-        return self.heard + timeout_s if self.tasks or self.saving else float("inf")
+        if not self.orders:
+            return float("inf")
+        task = self.training
+        if task is not None and task.deadline is not None:
+            return task.deadline
+        return self.heard + timeout_s
+
+    @property
+    def training(self) -> Task | None:
+        """What it trains now, and not what it will once it has saved something."""
+        first = self.orders[0] if self.orders else None
+        return first if isinstance(first, Task) else None
+
+    def told(self, order: Task | int, now: float) -> None:
+        """Note what it has been told to do at the time `now`."""
+        if not self.orders:
+            self.heard = now
+        self.orders.append(order)
 
 
 class WorkerRunner:
@@ -284,8 +300,7 @@ class WorkerRunner:
         message = self._job(place, task) if self._holds_states else self._call(task)
         if message is None:
             return
-        if not place.tasks and not place.saving:
-            place.heard = time.monotonic()
+        place.told(task, time.monotonic())
         place.tasks.append(task)
         message["tell"] = task.tell = message.get("load") is not None and self._pace.slow
         folder = self._folder.trial(task.trial.id, task.trial.attempt)
@@ -415,16 +430,17 @@ class WorkerRunner:
     def _save(self, id: int, *then: Task) -> None:
         """Have the state of the trial `id` saved; after that, `then` is for anybody to do."""
         place = self._where[id]
-        if not place.tasks and not place.saving:
-            place.heard = time.monotonic()
         begun = id in place.saving
         place.saving.setdefault(id, []).extend(then)
         if not begun:
+            place.told(id, time.monotonic())
             to = self._checkpoints.save(self._checkpoints.population.trials[id])
             self._crew.send(place.key, {"save": id, "to": str(to)})
 
     def _saved(self, place: Place, id: int, message: Mapping[str, Any]) -> None:
         then = place.saving.pop(id, [])
+        place.orders.popleft()
+        self._head(place)
         if "error" in message:
             trial = self._checkpoints.population.trials[id]
             self._log("warning", f"member {trial.member} could not be saved: {message['error']}")
@@ -481,7 +497,7 @@ class WorkerRunner:
 
     def _head(self, place: Place) -> None:
         """Take what `place` has to do first for begun, where it will not say so."""
-        task = place.tasks[0] if place.tasks else None
+        task = place.training
         if task is not None and not task.tell and not task.begun:
             self._begin(task)
 
@@ -498,6 +514,7 @@ class WorkerRunner:
     def _over(self, place: Place, task: Task, message: Mapping[str, Any]) -> None:
         """Take in how a trial came out."""
         place.tasks.popleft()
+        place.orders.popleft()
         self._head(place)
         self._reported.pop(task.key, None)
         self._unuse(task)
@@ -589,9 +606,9 @@ class WorkerRunner:
             if now < place.deadline(self._limit_s):
                 continue
             place.heard = now
-            if place.tasks:
-                place.tasks[0].timed_out = place.tasks[0].begun
-                place.tasks[0].deadline = now + TICK_S
+            if (task := place.training) is not None:
+                task.timed_out = task.begun
+                task.deadline = now + TICK_S
             self._crew.end(place.key)
 
     def _until_next(self) -> float:
