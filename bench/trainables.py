@@ -81,8 +81,8 @@ def steps(peers: Mapping[str, str], home: str) -> None:
         script = HERE / "peers" / f"{name}_trainable.py"
         sizes = [str(n) for n in (POPULATION, STEPS, WORKERS)]
         said = subprocess.run(
-            [python, str(script), *sizes], capture_output=True, text=True, check=True
-        ).stdout
+            [python, str(script), *sizes], capture_output=True, text=True, check=True, cwd=home
+        ).stdout  # Syne Tune leaves a file where it runs
         theirs = json.loads(said.strip().splitlines()[-1])
         each = theirs["steady"] * WORKERS / theirs["steps"]
         against += f"; {name} {each * 1e3:.0f} ms: {each / ours:.0f} ×"

@@ -66,12 +66,16 @@ class Place:
 
     key: str
     ready: bool = False
-    tasks: deque[Task] = field(default_factory=deque)  # what it was told to do
+    orders: deque[Task | int] = field(default_factory=deque)  # what it was told: to train, to save
     pending: deque[Task] = field(default_factory=deque)  # what it will be told
     holds: set[int] = field(default_factory=set)  # the trials whose states it has
     saving: dict[int, list[Task]] = field(default_factory=dict)  # by trial: and for whom
-    orders: deque[Task | int] = field(default_factory=deque)  # tasks, and trials to save, in order
     heard: float = 0.0  # when it said something last, or was given something to do
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What it was told to train."""
+        return [order for order in self.orders if isinstance(order, Task)]
 
     @property
     def load(self) -> int:
@@ -301,7 +305,6 @@ class WorkerRunner:
         if message is None:
             return
         place.told(task, time.monotonic())
-        place.tasks.append(task)
         message["tell"] = task.tell = message.get("load") is not None and self._pace.slow
         folder = self._folder.trial(task.trial.id, task.trial.attempt)
         self._crew.send(place.key, {"train": message, "folder": str(folder)})
@@ -491,7 +494,8 @@ class WorkerRunner:
                 self._over(place, self._task(place, key), message)
 
     def _task(self, place: Place, key: str) -> Task:
-        task = place.tasks[0]
+        task = place.training
+        assert task is not None
         assert task.key == key, (task.key, key)
         return task
 
@@ -513,7 +517,6 @@ class WorkerRunner:
 
     def _over(self, place: Place, task: Task, message: Mapping[str, Any]) -> None:
         """Take in how a trial came out."""
-        place.tasks.popleft()
         place.orders.popleft()
         self._head(place)
         self._reported.pop(task.key, None)
@@ -570,7 +573,7 @@ class WorkerRunner:
         place = self._places.pop(event.key)
         for id in list(place.holds):
             self._let_go(id, place)
-        tasks = list(place.tasks)
+        tasks = place.tasks
         for task in tasks:
             self._unuse(task)
         head = tasks[0] if tasks else None
