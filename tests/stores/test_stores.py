@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.core.records import Failed, Finished, Measured, Record, Started, Trial
+from shoal.core.records import LOST, Failed, Finished, Measured, Record, Started, Trial
 from shoal.core.space import Float, Space
 from shoal.core.tuner import Tuner
 from shoal.stores.base import Store
@@ -267,3 +267,15 @@ def test_when_attempts_began(tmp_path: Path) -> None:
         store.commit()
         assert set(store.started()) == {(0, 1), (1, 1), (1, 2)}
         assert set(store.started([1, 7])) == {(1, 1), (1, 2)}
+
+
+def test_what_was_lost_has_not_failed(tmp_path: Path) -> None:
+    store = SqliteStore.create(tmp_path / "journal.db", {})
+    for id, kind in enumerate((LOST, "crash", LOST)):
+        store.append(Trial(id, id, 0, {}, None))
+        store.append(Failed(id, kind, "as it happens"))
+    store.append(Trial(2, 2, 0, {}, None, attempt=2))
+    store.commit()
+    tally = store.tally()
+    assert (tally.trials, tally.failed, tally.failures) == (3, 1, True)
+    store.close()

@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from shoal.core.records import Failed, Finished, Measured, Record, Seen, Started, Trial
+from shoal.core.records import LOST, Failed, Finished, Measured, Record, Seen, Started, Trial
 from shoal.stores.base import Entry
 
 VERSION = 1
@@ -265,9 +265,10 @@ class SqliteStore:
             "SELECT ifnull(max(trial), -1) + 1, count(score), max(score), min(score) FROM journal"
         ).fetchone()
         failed, failures = self._db.execute(
-            "SELECT ifnull(sum(kind = 'failed'), 0), count(*) FROM (SELECT kind, max(seq)"
-            " FROM journal WHERE trial IN (SELECT trial FROM journal WHERE kind = 'failed')"
-            " GROUP BY trial)"
+            "SELECT ifnull(sum(kind = 'failed' AND failure != ?), 0), count(*) FROM"
+            " (SELECT kind, failure, max(seq) FROM journal"
+            " WHERE trial IN (SELECT trial FROM journal WHERE kind = 'failed') GROUP BY trial)",
+            (LOST,),
         ).fetchone()
         return Tally(trials, finished, failed, failures > 0, best, least)
 
