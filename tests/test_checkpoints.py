@@ -18,6 +18,7 @@ from shoal.checkpoints import (
     release,
     saved,
 )
+from shoal.core.live import Live
 from shoal.core.population import Population
 from shoal.core.records import Finished, Trial
 from tests.lab import TOY, experiment
@@ -53,13 +54,13 @@ def there(root: Path) -> set[str]:
 )
 def test_what_is_kept(tmp_path: Path, keep: Keep, left: set[str]) -> None:
     _, kept = grown(tmp_path, keep)
-    kept.retain({4, 5})
+    kept.retain(Live({4, 5}))
     assert there(tmp_path) == left
 
 
 def test_a_resumed_run_forgets_what_its_forerunner_left(tmp_path: Path) -> None:
     population, _ = grown(tmp_path, "live")
-    Checkpoints(tmp_path, population, "live").retain({4, 5})
+    Checkpoints(tmp_path, population, "live").retain(Live({4, 5}))
     assert there(tmp_path) == {"0/2", "1/2"}
 
 
@@ -69,7 +70,7 @@ def test_a_running_trial_keeps_its_own_folder(tmp_path: Path) -> None:
     population.apply(trial)
     kept.prepare(trial)
     kept.save(trial).mkdir()
-    kept.retain({4})
+    kept.retain(Live({4, 6}))
     assert there(tmp_path) == {"0/2", "0/3"}
 
 

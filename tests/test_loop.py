@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from shoal.checkpoints import Checkpoints
-from shoal.core.population import ProtocolError
 from shoal.core.records import Failed, Finished, Record, Report, Trial
 from shoal.core.tuner import Tuner
 from shoal.loop import run
@@ -149,15 +148,19 @@ def test_a_run_in_which_everybody_fails_returns(tmp_path: Path) -> None:
     assert sum(isinstance(record, Failed) for record in records(store)) == 8
 
 
-class Twice(InlineRunner):
-    """Says everything twice."""
+class Confused(InlineRunner):
+    """Says everything twice, and has more to say of attempts that were given up."""
 
     def wait(self) -> Sequence[Report]:
-        return [*(said := super().wait()), *said]
+        said = super().wait()
+        late = [Finished(report.trial, 99.0, attempt=report.attempt + 1) for report in said]
+        return [*late, *said, *[Finished(report.trial, 99.0) for report in said], *said]
 
 
-def test_a_report_of_what_is_not_running_is_refused(tmp_path: Path) -> None:
-    store = MemoryStore()
-    tuner = tuned(store)
-    with pytest.raises(ProtocolError, match="trial 0, attempt 1, is not running"):
-        run(tuner, Twice(toy), store, Checkpoints(tmp_path, tuner.population), never)
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_each_trial_is_reported_once_whoever_else_speaks(tmp_path: Path, synchronous: bool) -> None:
+    store, quiet = MemoryStore(), MemoryStore()
+    for runner, journal in ((Confused(toy, 2), store), (InlineRunner(toy, 2), quiet)):
+        tuner = tuned(journal, synchronous=synchronous)
+        run(tuner, runner, journal, Checkpoints(tmp_path, tuner.population), never)
+    assert records(store) == records(quiet)

@@ -10,11 +10,12 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TextIO
 
+from shoal.core.live import Live
 from shoal.core.population import Population
 from shoal.core.records import Trial
 
@@ -38,18 +39,18 @@ class Checkpoints:
 
     Attributes:
         live: the trials that were last said to be needed.
-        remade: whether what was not saved is made again from an ancestor's checkpoint: then it is
-            the nearest one that is kept.
-        used: the trials whose checkpoints are being read, whoever needs them next.
     """
 
     def __init__(self, root: Path, population: Population, keep: Keep = "live") -> None:
         self.root, self.population, self.keep = root, population, keep
-        self.live: set[int] = set()
-        self.remade = False
-        self.used = Counter[int]()
-        self._origins: dict[int, int | None] = {}  # by live trial: the nearest that was saved
-        self._there = {trial.id for trial in population.trials if self.save(trial).is_dir()}
+        self.live = Live()
+        self._remade = False
+        self._there = set(self._found())
+        self._origins: dict[int, int] = {}  # by live trial: the one whose checkpoint it needs
+        self._needed: dict[int, set[int]] = {}  # the same the other way round
+        self._children = Counter[int]()  # by ancestor of those: how many of its children are kept
+        self._used = Counter[int]()  # by trial: how many are reading its checkpoint
+        self._doubtful = set(self._there)  # perhaps needless now
 
     def save(self, trial: Trial) -> Path:
         """The folder that `trial` saves to."""
@@ -70,7 +71,7 @@ class Checkpoints:
             member.unlink(missing_ok=True)
         remove(self.save(trial))
         member.mkdir(parents=True, exist_ok=True)
-        self._there.add(trial.id)
+        self.published(trial.id)
 
     def has(self, id: int) -> bool:
         """Whether the checkpoint of the trial `id` is there, as far as is known."""
@@ -79,7 +80,38 @@ class Checkpoints:
     def published(self, id: int) -> None:
         """Take in that the trial `id` has a checkpoint now."""
         self._there.add(id)
-        self._origins.clear()  # it may be nearer than what was
+        self._doubtful.add(id)
+        parent = self.population.trials[id].parent
+        if not self._remade or parent is None:
+            return
+        before = self._origin(parent)
+        for live in tuple(self._needed.get(before, ())):  # it may be nearer to some of these
+            if (origin := self._origin(live)) != before:
+                self._need(live, origin)
+                self._forget(live, before)
+
+    def use(self, id: int) -> None:
+        """Keep the checkpoint of the trial `id`, whoever needs it next, as it is being read."""
+        self._used[id] += 1
+
+    def unuse(self, id: int) -> None:
+        """Take in that one reader of the checkpoint of the trial `id` has done with it."""
+        self._used[id] -= 1
+        self._doubtful.add(id)
+
+    @property
+    def remade(self) -> bool:
+        """Whether what was not saved is made again from an ancestor's checkpoint.
+
+        Then it is the nearest one that is kept.
+        """
+        return self._remade
+
+    @remade.setter
+    def remade(self, remade: bool) -> None:
+        if remade != self._remade:
+            self._remade = remade
+            self._need_anew(self._origins.copy())
 
     def way(self, id: int) -> tuple[int | None, list[Trial]]:
         """(the nearest ancestor of the trial `id` that was saved, what to train from there).
@@ -105,35 +137,84 @@ class Checkpoints:
         load = self.load(trial)
         return load is not None and trial.parent not in self.population.unsaved and not saved(load)
 
-    def retain(self, live: set[int]) -> None:
-        """Delete the checkpoints of all trials but those in `live` and those that are running."""
-        self.live = live
-        if self.keep == "all" or not self._there:
-            return
-        trials = self.population.trials
-        needed = live | self.population.running.keys()
-        if self.remade:
-            before, self._origins = self._origins, {}
-            for id in needed:
-                self._origins[id] = self._origin(id, before)
-            needed = {id for id in self._origins.values() if id is not None} | self.used.keys()
-        if self.keep == "lineage":
-            for id in tuple(needed):
-                while (parent := trials[id].parent) is not None and parent not in needed:
-                    needed.add(parent)
-                    id = parent  # noqa: PLW2901 (up the line)
-        for id in self._there - needed:
-            remove(self.save(trials[id]))
-        self._there &= needed
+    def retain(self, live: Live) -> None:
+        """Delete the checkpoints that no trial in `live` needs.
 
-    def _origin(self, id: int, known: Mapping[int, int | None]) -> int | None:
-        """The nearest ancestor of the trial `id` that was saved, itself included."""
-        here: int | None = id
-        while here is not None and here not in self._there:
-            if here in known:
-                return known[here]
-            here = self.population.trials[here].parent
-        return here
+        Time goes into what has changed since the last call, not into how many are live.
+        """
+        changed = live.changes()
+        if live is not self.live:
+            self.live = live
+            self._need_anew(live)
+        else:
+            for id in changed:
+                if id in live and id not in self._origins:
+                    self._need(id, self._origin(id))
+            for id in changed:
+                if id not in live and (origin := self._origins.pop(id, None)) is not None:
+                    self._forget(id, origin)
+        if self.keep == "all":
+            self._doubtful.clear()
+        for id in self._doubtful & self._there:
+            if not (self._is_needed(id) or self._used[id]):
+                remove(self.save(self.population.trials[id]))
+                self._there.discard(id)
+        self._doubtful = {id for id in self._doubtful if self._used[id]}
+
+    def _found(self) -> Iterator[int]:
+        """The trials whose folders are there."""
+        there = {(path.parent.name, path.name) for path in self.root.glob("*/*") if path.is_dir()}
+        for trial in self.population.trials if there else ():
+            if (str(trial.member), str(trial.step)) in there:
+                yield trial.id
+
+    def _origin(self, id: int) -> int:
+        """The trial whose checkpoint the trial `id` needs: its own, or the nearest that is there.
+
+        The first of its lineage where there is none.
+        """
+        while self._remade and id not in self._there:
+            if (parent := self.population.trials[id].parent) is None:
+                break
+            id = parent
+        return id
+
+    def _need_anew(self, live: Iterable[int]) -> None:
+        before, self._origins, self._needed = self._needed, {}, {}
+        self._children.clear()
+        self._doubtful |= before.keys() | self._there
+        for id in live:
+            self._need(id, self._origin(id))
+
+    def _need(self, id: int, origin: int) -> None:
+        """Take in that the live trial `id` needs the checkpoint of `origin`."""
+        self._origins[id] = origin
+        needed = self._is_needed(origin)
+        self._needed.setdefault(origin, set()).add(id)
+        while self.keep == "lineage" and not needed:
+            parent = self.population.trials[origin].parent
+            if parent is None:
+                break
+            needed = self._is_needed(parent)
+            self._children[parent] += 1
+            origin = parent
+
+    def _forget(self, id: int, origin: int) -> None:
+        """Take in that the trial `id` does not need the checkpoint of `origin` any more."""
+        self._doubtful.add(origin)
+        self._needed[origin].discard(id)
+        if not self._needed[origin]:
+            del self._needed[origin]
+        while self.keep == "lineage" and not self._is_needed(origin):
+            parent = self.population.trials[origin].parent
+            if parent is None:
+                break
+            self._children[parent] -= 1
+            self._doubtful.add(parent)
+            origin = parent
+
+    def _is_needed(self, id: int) -> bool:
+        return id in self._needed or self._children[id] > 0
 
 
 def saved(folder: Path) -> bool:

@@ -183,7 +183,7 @@ class Controller:
         try:
             loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
             runner.settle(self._interrupt.until)
-            checkpoints.retain(tuner.live())
+            checkpoints.retain(tuner.live)
         except StopNow:
             self._stopping = "interrupted; what was running will be run again"
         finally:

@@ -31,7 +31,7 @@ def run(
         for trial in decided:
             store.append(trial)  # record
         store.commit()
-        checkpoints.retain(tuner.live())  # forget what nobody can need; there is room again
+        checkpoints.retain(tuner.live)  # forget what nobody can need; there is room again
         for trial in decided:
             runner.submit(trial)  # act
         decided = []
@@ -39,7 +39,9 @@ def run(
             return stopped
         for event in runner.wait():  # observe
             if isinstance(event, Finished | Failed):
-                tuner.tell(event)  # learn; refuses what was not running
+                if not tuner.awaits(event):  # said twice, or by an attempt that was given up
+                    continue
+                tuner.tell(event)  # learn
             store.append(event)  # record
 
 

@@ -95,7 +95,7 @@ def state(tuner: Tuner) -> dict[str, Any]:
         "latest": list(population.latest),
         "last": [population.last(m) for m in members],
         "newest": [population.newest(m) for m in members],
-        "live": tuner.live(),
+        "live": set(tuner.live),
         "done": tuner.done,
         "stuck": tuner.stuck,
     }
@@ -260,11 +260,39 @@ def test_a_checkpoint_is_live_from_its_making_to_its_last_use(
             return
         if isinstance(record, Finished):
             kept.add(record.trial)
-        kept.intersection_update(tuner.live())
+        kept.intersection_update(tuner.live)
         best = tuner.population.best
         assert best is None or best.trial.id in kept
 
     Play(setting.tuner(), setting.luck, slots, order, retain).run(limit=100)
+
+
+def needed(tuner: Tuner) -> set[int]:
+    """What `Tuner.live` is, by walking the whole population."""
+    population = tuner.population
+    members = range(population.size)
+    newest = {result.trial.id for m in members if (result := population.newest(m)) is not None}
+    lasts = [last for m in members if (last := population.last(m)) is not None]
+    begun = [last for last in lasts if last.id not in newest]
+    ids = newest | {last.parent for last in begun if last.parent is not None}
+    ids |= population.running.keys()
+    if tuner.synchronous:
+        slowest = min(map(population.next_step, members))
+        ids |= {r.trial.id for step in (slowest - 1, slowest) for r in population.at(step)}
+    return ids | ({population.best.trial.id} if population.best is not None else set())
+
+
+@given(settings(failing=0.6), slots, orders)
+def test_what_is_live_is_kept_up_and_nothing_more(
+    setting: Setting, slots: int, order: Random | None
+) -> None:
+    followed: set[int] = set()
+
+    def look(tuner: Tuner, record: Record) -> None:
+        followed.symmetric_difference_update(tuner.live.changes())
+        assert followed == set(tuner.live) == needed(tuner)
+
+    Play(setting.tuner(), setting.luck, slots, order, look).run(limit=100)
 
 
 @given(settings(failing=0.9), slots, orders, st.integers(1, 60))
@@ -276,7 +304,7 @@ def test_what_a_recovery_starts_from_is_live(
     def retain(tuner: Tuner, record: Record) -> None:
         if isinstance(record, Finished):
             kept.add(record.trial)
-        kept.intersection_update(tuner.live())
+        kept.intersection_update(tuner.live)
 
     play = Play(setting.tuner(), setting.luck, slots, order, retain).run(limit=cut)
     for trial in setting.tuner(play.journal).recover():
@@ -294,7 +322,7 @@ def test_the_parent_of_a_trial_that_failed_for_good_is_live_until_its_member_is_
         tuner.tell(report)
         if isinstance(report, Finished):
             kept.add(report.trial)
-        kept.intersection_update(tuner.live())
+        kept.intersection_update(tuner.live)
 
     assert [tuner.ask() is not None for _ in range(2)] == [True, True]  # 0 and 1, step 0
     tell(Finished(1, 0.5))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shoal.checkpoints import Checkpoints
+from shoal.core.live import Live
 from shoal.core.population import Population
 from shoal.core.records import LOST, Failed, Finished, Report, Trial
 from shoal.runners.base import Runner
@@ -49,7 +50,7 @@ class Lab:
                 if isinstance(event, Finished | Failed):
                     self.population.apply(event)  # refuses a second one
                     self.reports.append(event)
-            self.checkpoints.retain(set(self.population.running))
+            self.checkpoints.retain(Live(self.population.running))
 
     def all_reported(self) -> bool:
         return not self.population.running

@@ -288,13 +288,13 @@ class Simulation:
             left = crew.mishaps
             runner.settle(float("inf"))
             well = crew.mishaps == left
-            checkpoints.retain(tuner.live())
+            checkpoints.retain(tuner.live)
         except Died:
             return False
         finally:
             runner.close()
         assert tuner.done or tuner.stuck, "nobody stops before the end"
-        for id in tuner.live() if well else ():  # what dies at it is not tried for ever
+        for id in tuner.live if well else ():  # what dies at it is not tried for ever
             assert checkpoints.way(id) == (id, []), "all that can go on is on disk at the end"
         self._check_disk(tuner)
         return True
@@ -313,7 +313,7 @@ class Simulation:
         self._check_disk(tuner)
 
     def _check_disk(self, tuner: Tuner) -> None:
-        needed = len(tuner.live()) + len(tuner.population.running)
+        needed = len(tuner.live)
         there = [path for path in self.folder.glob("*/*") if path.name.isdecimal()]
         assert len(there) <= 2 * needed + 1, "what is kept does not grow with the steps"
 

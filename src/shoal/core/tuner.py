@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from shoal.core.chance import stream
 from shoal.core.exploit import Cohort, Exploit, Truncation
 from shoal.core.explore import Explore, Shift
+from shoal.core.live import Live
 from shoal.core.population import EMPTY, Population, Ranking
 from shoal.core.records import Failed, Finished, Record, Report, Result, Trial
 from shoal.core.space import Space
@@ -52,6 +53,10 @@ class Tuner:
         retries: how often a failed trial is tried again before its member is refilled from a donor.
         journal: the records of an earlier run, to go on from.
 
+    Attributes:
+        live: the trials that run, and those whose checkpoints a member, a running trial or the best
+            score can need.
+
     Raises:
         ValueError: `population`, `steps` or `trials` is below 1, or `retries` below 0.
         ProtocolError: `journal` is not one of this tuner's.
@@ -88,8 +93,14 @@ class Tuner:
         self._retrying: dict[int, Trial] = {}  # by id: failed, and to be tried again
         self._settled = Counter[int]()  # by step: trials that ended, for good or for bad
         self._down: set[int] = set()  # members whose latest trial to settle failed
+        self.live = Live()
+        self._held: list[tuple[int, ...]] = [()] * population  # by member: what it needs
+        self._held_best: int | None = None
+        self._generations: dict[int, list[int]] = {}  # by step: what its cohort may copy
+        self._begun = Counter[int]()  # by step: members that have begun it
         for record in journal:
-            self._apply(record)
+            self._learn(record)
+        self._hold_all()
 
     def ask(self) -> Trial | None:
         """The next trial to run, or None while all are running, waiting for others, or done."""
@@ -101,6 +112,11 @@ class Tuner:
         if trial is not None:
             self._apply(trial)
         return trial
+
+    def awaits(self, report: Report) -> bool:
+        """Whether the attempt that `report` is of is running."""
+        trial = self.population.running.get(report.trial)
+        return trial is not None and trial.attempt == report.attempt
 
     def tell(self, report: Report) -> None:
         """Take in what became of a running trial.
@@ -149,22 +165,6 @@ class Tuner:
         if self._settled[step] < size or len(self.population.at(step)) > 0:
             return None
         return f"all {size} trials of step {step} failed"
-
-    def live(self) -> set[int]:
-        """The trials whose checkpoints a member, a running trial or the best score can need."""
-        population = self.population
-        newest = (population.newest(member) for member in range(population.size))
-        needed = {result.trial.id for result in newest if result is not None}
-        begun = [*population.running.values(), *self._retrying.values()]
-        # one that was given up may be tried after all, see `recover`
-        begun += [last for m in self._down if (last := population.last(m)) is not None]
-        needed |= {trial.parent for trial in begun if trial.parent is not None}
-        if self.synchronous and (front := self._front()) is not None:
-            # whoever has yet to move may copy any of its generation
-            needed |= {result.trial.id for result in population.at(front[0] - 1)}
-        if population.best is not None:
-            needed.add(population.best.trial.id)
-        return needed
 
     @property
     def _idle(self) -> bool:
@@ -228,6 +228,10 @@ class Tuner:
         return Latest(here if enough else population.latest, population)
 
     def _apply(self, record: Record) -> None:
+        self._learn(record)
+        self._hold(record)
+
+    def _learn(self, record: Record) -> None:
         population = self.population
         if isinstance(record, Trial):
             if record.attempt == 1:
@@ -252,6 +256,62 @@ class Tuner:
         else:
             self._down.add(trial.member)
         heappush(self._ready, (trial.step + 1, trial.member))
+
+    def _hold(self, record: Record) -> None:
+        """Keep up what is live, after what `record` has changed."""
+        trial = record if isinstance(record, Trial) else self.population.trials[record.trial]
+        self._hold_member(trial)
+        if isinstance(record, Finished):
+            self._hold_best()
+            if self.synchronous:
+                self._hold_for_generation(trial)
+        elif self.synchronous and isinstance(record, Trial) and record.attempt == 1:
+            self._begun[trial.step] += 1
+            if self._begun[trial.step] == self.population.size:
+                for id in self._generations.pop(trial.step - 1, ()):
+                    self.live.release(id)
+
+    def _hold_member(self, last: Trial) -> None:
+        """Hold what the member whose newest trial is `last` needs."""
+        newest = self.population.newest(last.member)
+        needs: tuple[int, ...] = () if newest is None else (newest.trial.id,)
+        if newest is None or newest.trial.id != last.id:  # it has not finished, and starts again
+            # even where it was given up: it may be tried after all, see `recover`
+            needs += () if last.parent is None else (last.parent,)
+            needs += (last.id,) if last.id in self.population.running else ()
+        for id in needs:
+            self.live.hold(id)
+        for id in self._held[last.member]:
+            self.live.release(id)
+        self._held[last.member] = needs
+
+    def _hold_best(self) -> None:
+        best = self.population.best
+        if best is None or best.trial.id == self._held_best:
+            return
+        self.live.hold(best.trial.id)
+        if self._held_best is not None:
+            self.live.release(self._held_best)
+        self._held_best = best.trial.id
+
+    def _hold_for_generation(self, trial: Trial) -> None:
+        """Whoever has yet to move may copy any of its generation."""
+        self.live.hold(trial.id)
+        self._generations.setdefault(trial.step, []).append(trial.id)
+
+    def _hold_all(self) -> None:
+        """Hold what is live after a whole journal: cheaper than to keep it up on the way."""
+        population = self.population
+        lasts = [last for m in range(population.size) if (last := population.last(m)) is not None]
+        for last in lasts:
+            self._hold_member(last)
+        self._hold_best()
+        if self.synchronous and lasts:
+            slowest = min(population.next_step(member) for member in range(population.size))
+            self._begun[slowest] = sum(last.step == slowest for last in lasts)
+            for step in (slowest - 1, slowest):
+                for result in population.at(step):
+                    self._hold_for_generation(result.trial)
 
 
 class Latest:

@@ -372,7 +372,7 @@ class WorkerRunner:
         if origin is None:
             return {"steps": steps}
         task.used = origin
-        checkpoints.used[origin] += 1
+        checkpoints.use(origin)
         load = str(checkpoints.save(checkpoints.population.trials[origin]))
         return {"steps": steps, "state": origin, "load": load}
 
@@ -563,9 +563,7 @@ class WorkerRunner:
 
     def _unuse(self, task: Task) -> None:
         if task.used is not None:
-            self._checkpoints.used[task.used] -= 1
-            if not self._checkpoints.used[task.used]:
-                del self._checkpoints.used[task.used]
+            self._checkpoints.unuse(task.used)
             task.used = None
 
     def _gone(self, event: Gone) -> None:

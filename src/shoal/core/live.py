@@ -1,0 +1,44 @@
+"""Whose checkpoints can still be needed: counted by who needs them, never walked."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+
+
+class Live(Collection[int]):
+    """The trials that somebody holds, each as often as it is held.
+
+    What has come and gone since the last `changes` can be asked for, so that whoever follows does
+    work for what happened, and not for how many there are.
+    """
+
+    def __init__(self, trials: Iterable[int] = ()) -> None:
+        self._holds = Counter(trials)
+        self._changed = set(self._holds)
+
+    def __contains__(self, trial: object) -> bool:
+        return trial in self._holds
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._holds)
+
+    def __len__(self) -> int:
+        return len(self._holds)
+
+    def hold(self, trial: int) -> None:
+        """Let `trial` be needed once more."""
+        if trial not in self._holds:
+            self._changed.add(trial)
+        self._holds[trial] += 1
+
+    def release(self, trial: int) -> None:
+        """Let `trial`, which is held, be needed once less."""
+        if self._holds[trial] > 1:
+            self._holds[trial] -= 1
+        else:
+            del self._holds[trial]
+            self._changed.add(trial)
+
+    def changes(self) -> set[int]:
+        """The trials that have become needed or needless since this was last asked."""
+        changed, self._changed = self._changed, set()
+        return changed
