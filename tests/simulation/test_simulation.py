@@ -1,18 +1,24 @@
-"""Whatever happens to the workers and the controller of a run, it comes to the same end."""
+"""Whatever happens to the trials, workers and controller of a run, it comes to the same end."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.simulation.crew import Workers
+from tests.simulation.slots import Slots
 from tests.simulation.world import Simulation
 
+World = Callable[..., Simulation]
 numbers = st.sampled_from((0, 10, 40, 200)).flatmap(
     lambda many: st.lists(st.integers(0, 400), min_size=many, max_size=many)
 )
-hows = st.fixed_dictionaries(
+workers = st.fixed_dictionaries(
     {
         "workers": st.integers(1, 4),
         "population": st.integers(1, 6),
@@ -22,29 +28,69 @@ hows = st.fixed_dictionaries(
         "seed": st.integers(0, 50),
     }
 )
+slots = st.fixed_dictionaries(
+    {
+        "slots": st.integers(1, 8),
+        "population": st.integers(1, 9),
+        "steps": st.integers(1, 6),
+        "seed": st.integers(0, 50),
+    }
+)
+# nothing that only happened to a trial may count against it: enough retries for all
+ENOUGH = 40
 
 
-def simulated(**how: Any) -> Simulation:
+def simulated(world: World, **how: Any) -> Simulation:
     with tempfile.TemporaryDirectory() as folder:
-        return Simulation(Path(folder), **how).run()
+        return world(Path(folder), **how).run()
 
 
-@given(numbers, hows, st.integers(0, 6), st.integers(0, 4))
-def test_a_synchronous_run_ends_in_the_same_decisions_and_scores(
+@given(numbers, workers, st.integers(0, 6), st.integers(0, 4))
+def test_workers_come_to_the_same_decisions_and_scores(
     numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int
 ) -> None:
-    # nothing that only happened to a worker may count against a trial: enough retries for all
-    rough = simulated(numbers=numbers, mishaps=mishaps, deaths=deaths, retries=40, **how)
-    smooth = simulated(retries=40, **{**how, "workers": 1, "every": "auto", "hold": True})
-    assert rough.decided() == smooth.decided()
+    rough = simulated(
+        Workers, numbers=numbers, mishaps=mishaps, deaths=deaths, retries=ENOUGH, **how
+    )
+    calm = {**how, "workers": 1, "every": "auto", "hold": True}
+    assert rough.decided() == simulated(Workers, retries=ENOUGH, **calm).decided()
 
 
-@given(numbers, hows, st.integers(0, 6), st.integers(0, 4))
+@given(numbers, slots, st.integers(0, 6), st.integers(0, 4))
+def test_slots_come_to_the_same_decisions_and_scores(
+    numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int
+) -> None:
+    rough = simulated(Slots, numbers=numbers, mishaps=mishaps, deaths=deaths, retries=ENOUGH, **how)
+    assert rough.decided() == simulated(Slots, retries=ENOUGH, **{**how, "slots": 1}).decided()
+
+
+@given(numbers, st.one_of(workers, slots), st.integers(0, 6), st.integers(0, 4))
 def test_an_asynchronous_run_loses_nothing(
     numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int
 ) -> None:
-    run = simulated(numbers=numbers, mishaps=mishaps, deaths=deaths, synchronous=False, **how)
+    world: World = Workers if "workers" in how else Slots
+    how = {**how, "mishaps": mishaps, "deaths": deaths, "synchronous": False}
+    run = simulated(world, numbers=numbers, **how)
     trials = run.tuner().population.trials
     assert len(trials) <= run.population * run.steps
     if run.tuner().done:
         assert len(trials) == run.population * run.steps
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+@pytest.mark.parametrize(
+    "population", [300, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+)
+def test_a_large_population(population: int, synchronous: bool) -> None:
+    how = {
+        "slots": population // 3,
+        "population": population,
+        "steps": 4,
+        "synchronous": synchronous,
+    }
+    rough = simulated(Slots, numbers=Random(5), mishaps=population // 5, deaths=4, **how)
+    assert rough.lives == 5
+    assert len(rough.tuner().population.trials) == 4 * population
+    if synchronous:
+        rough = simulated(Slots, numbers=Random(5), mishaps=99, deaths=4, retries=ENOUGH, **how)
+        assert rough.decided() == simulated(Slots, retries=ENOUGH, **how).decided()
