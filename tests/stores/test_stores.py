@@ -56,6 +56,16 @@ def test_what_was_committed_is_read_in_order(store: Store) -> None:
     assert times == sorted(times)
 
 
+def test_who_goes_on_under_the_same_hyperparameters_shares_them(tmp_path: Path) -> None:
+    with closing(sqlite_store(tmp_path)) as store:
+        for step in range(3):
+            store.append(Trial(step, 0, step, {"lr": 0.1 if step < 2 else 0.2}, None))
+        store.commit()
+        first, second, third = [r.hparams for r in store.records() if isinstance(r, Trial)]
+    assert first is second, "a million trials are remembered, of whom most copied nobody"
+    assert third == {"lr": 0.2}
+
+
 def test_nothing_is_read_before_it_is_committed(store: Store) -> None:
     store.append(RECORDS[0])
     assert list(store.read()) == []
