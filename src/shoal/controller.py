@@ -8,19 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from json import dumps
+from json import JSONDecodeError, dumps
 from types import FrameType
 from typing import Literal, Protocol, TypeAlias
 
 from shoal import views
 from shoal.checkpoints import Checkpoints
 from shoal.config import Config
+from shoal.core.population import ProtocolError
 from shoal.core.tuner import Tuner
 from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
 from shoal.result import checkpoint_root
 from shoal.runners.base import Log, Runner, RunnerError
-from shoal.stores.sqlite import SqliteStore, StoreError
+from shoal.stores.sqlite import SqliteStore, StoreError, unreadable, why
 
 Outcome = Literal["done", "stopped", "failed"]
 HEARTBEAT_S = 1.0
@@ -83,11 +84,12 @@ def drive(
             store = SqliteStore(folder.journal)
         except StoreError as error:
             raise ExperimentError(str(error)) from error
-        controller = Controller(folder, config, make_runner, store, observer, interrupt)
         try:
-            controller.run(notes)
+            Controller(folder, config, make_runner, store, observer, interrupt).run(notes)
         except (RunnerError, StoreError, sqlite3.Error, OSError) as error:
             reason = trouble(error) if isinstance(error, OSError) else str(error)
+            if isinstance(error, sqlite3.Error):
+                reason = why(error, folder.journal)
             with suppress(StoreError):  # what went wrong may be the journal itself
                 store.end("failed", reason)
             raise ExperimentError(f"experiment {folder.id} cannot go on: {reason}") from error
@@ -170,12 +172,12 @@ class Controller:
             RunnerError: trials cannot be started.
         """
         store, config = self._store, self._config
+        tuner = tuner_of(config, store)  # a journal that cannot be read is left as it is
         store.set_meta("config", dumps(config.dump()))
         store.begin(os.getpid(), os.uname().nodename)
         self._observer.began(self._folder, config)
         for note in notes:
             self._log("warning", note)
-        tuner = tuner_of(config, store)
         checkpoints = Checkpoints(
             checkpoint_root(self._folder, config.checkpoints), tuner.population, config.keep
         )
@@ -250,10 +252,16 @@ class Controller:
 
 
 def tuner_of(config: Config, journal: SqliteStore) -> Tuner:
-    """The tuner of `config`, as far as `journal` has come."""
+    """The tuner of `config`, as far as `journal` has come.
+
+    Raises:
+        StoreError: it is damaged.
+    """
     gc.disable()  # all that is read stays: looking for garbage among it would take a while
     try:
         return _tuner_of(config, journal)
+    except (ProtocolError, JSONDecodeError) as error:
+        raise StoreError(unreadable(journal.path, error)) from error
     finally:
         gc.enable()
 

@@ -306,6 +306,20 @@ def export(
 @click.argument("experiment")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option
+def repair(experiment: str, *, yes: bool, home: Path | None) -> None:
+    """Make a damaged journal whole again, as far as it can be.
+
+    Says first what can be recovered. The damaged file is kept.
+    """
+    from shoal.cli import mending
+
+    mending.repair(experiment, home, yes=yes)
+
+
+@cli.command()
+@click.argument("experiment")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@home_option
 def rm(experiment: str, *, yes: bool, home: Path | None) -> None:
     """Delete an experiment with its checkpoints."""
     from shoal.cli import looking

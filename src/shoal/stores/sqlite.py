@@ -78,6 +78,7 @@ CREATE TABLE sessions (
 
 
 TABLES = {"meta", "journal", "measured", "log", "sessions"}
+SIDE_TABLES = ("measured", "started", "log", "sessions")  # nothing is decided by them
 
 
 class StoreError(Exception):
@@ -96,7 +97,13 @@ def why(error: sqlite3.Error, path: Path) -> str:
         return f"{path} cannot be written to: its disk is read-only, or it is not yours"
     if name.startswith("SQLITE_CANTOPEN") and length > LONGEST_PATH:
         return f"{path} has a path of {length} bytes, and SQLite opens none of more than 500"
-    return f"{path} cannot be read as a journal: {error}"
+    return unreadable(path, error)
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """What to say of a journal that is damaged."""
+    hint = f"`shoal repair {path.parent.name}` says what can be recovered"
+    return f"{path} cannot be read as a journal: {error}. {hint}"
 
 
 class Session(NamedTuple):
@@ -147,7 +154,7 @@ class SqliteStore:
         """
         if not path.is_file():
             raise StoreError(f"no journal at {path}")
-        self._path = path
+        self.path = path
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         try:
             self._db = opened(path, "ro") if read_only else opened(path, "rw")
@@ -216,7 +223,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise StoreError(why(error, self._path)) from error
+            raise StoreError(why(error, self.path)) from error
         self._pending.clear()
 
     def read(self) -> Iterator[Entry]:
@@ -372,8 +379,12 @@ class SqliteStore:
         )
         return [Session(*row) for row in rows]
 
-    def _later(self, statement: str, *values: Any) -> None:
+    def put(self, statement: str, values: tuple[Any, ...]) -> None:
+        """Execute `statement` at the next commit."""
         self._pending.append((statement, values))
+
+    def _later(self, statement: str, *values: Any) -> None:
+        self.put(statement, values)
 
 
 @contextmanager
@@ -389,7 +400,7 @@ def reading(path: Path) -> Iterator[SqliteStore]:
     except sqlite3.Error as error:
         raise StoreError(why(error, path)) from error
     except json.JSONDecodeError as error:
-        raise StoreError(f"{path} cannot be read as a journal: {error}") from error
+        raise StoreError(unreadable(path, error)) from error
 
 
 def opened(path: Path, mode: str) -> sqlite3.Connection:

@@ -1,0 +1,138 @@
+"""What can still be read of a journal whose file is damaged."""
+
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shoal.core.records import Failed, Finished, Trial
+from shoal.stores.base import Entry
+from shoal.stores.sqlite import SIDE_TABLES, SqliteStore, StoreError, decode, encode
+
+LEAST_ROW = 60  # bytes: a row of the journal, with what the index has of it, takes no less
+LARGEST = 1 << 40  # bytes: whose header asks for more is damaged there
+KEYS = ("id", "name", "created", "config", "version")
+
+
+@dataclass
+class Salvage:
+    """What is left of a journal.
+
+    Attributes:
+        sound: whether the file is as it was written.
+        meta: what the experiment is.
+        entries: the records that are readable, by their place in the journal: 1, 2, 3, ...
+        sides: the rows of the other tables, which nothing is decided by.
+    """
+
+    sound: bool
+    meta: dict[str, str] = field(default_factory=dict)
+    entries: dict[int, Entry] = field(default_factory=dict)
+    sides: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+
+    @property
+    def gaps(self) -> int:
+        """How many records before the last readable one are not."""
+        return max(self.entries, default=0) - len(self.entries)
+
+
+def salvage(path: Path) -> Salvage:
+    """What can be read of the journal at `path`, which is left as it is.
+
+    Raises:
+        StoreError: it is no database any more.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".salvage-") as name:
+        copy = Path(name) / path.name  # what is opened may be written to
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        _lengthen(copy)
+        try:
+            with closing(sqlite3.connect(copy, isolation_level=None)) as db:
+                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                return _read(db, copy.stat().st_size)
+        except sqlite3.Error as error:
+            raise StoreError(f"nothing can be read of {path}: {error}") from error
+
+
+def rebuilt(path: Path, found: Salvage, entries: list[Entry]) -> None:
+    """A new journal at `path`, of these records and whatever else was found.
+
+    Raises:
+        StoreError: it cannot be written there.
+    """
+    with closing(SqliteStore.create(path, found.meta)) as store:
+        for at, record in entries:
+            store.put(*encode(record, at))
+        for table, rows in found.sides.items():
+            for row in rows:
+                places = ", ".join("?" * len(row))
+                store.put(f"INSERT OR IGNORE INTO {table} VALUES ({places})", row)  # noqa: S608
+
+
+def _lengthen(path: Path) -> None:
+    """Let a file whose end is lost be as long as its header says: SQLite opens no shorter one."""
+    with path.open("r+b") as file:
+        header = file.read(32)
+        size = int.from_bytes(header[16:18]) * int.from_bytes(header[28:32])
+        if header.startswith(b"SQLite format 3") and path.stat().st_size < size < LARGEST:
+            file.truncate(size)
+
+
+def _read(db: sqlite3.Connection, size: int) -> Salvage:
+    found = Salvage(sound=False)
+    with suppress(sqlite3.Error):
+        found.sound = db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    for key in KEYS:
+        with suppress(sqlite3.Error):
+            for (value,) in db.execute("SELECT value FROM meta WHERE key = ?", (key,)):
+                found.meta[key] = value
+    for row in _rows(db, 1, size // LEAST_ROW + 2):
+        try:
+            entry = decode(row)
+        except (ValueError, TypeError):
+            found.sound = False
+            continue
+        if _is_one(entry):
+            found.entries[row[0]] = entry
+        else:  # it is there, and is not what was written
+            found.sound = False
+    for table in SIDE_TABLES:
+        rows = found.sides[table] = []
+        with suppress(sqlite3.Error, json.JSONDecodeError):
+            rows += db.execute(f"SELECT * FROM {table}")  # noqa: S608
+    return found
+
+
+def _rows(db: sqlite3.Connection, first: int, end: int) -> Iterator[tuple[Any, ...]]:
+    """The rows from `first` to before `end` that can be read: where some cannot, half by half."""
+    try:
+        rows = db.execute(
+            "SELECT * FROM journal WHERE seq >= ? AND seq < ? ORDER BY seq", (first, end)
+        ).fetchall()
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError):
+        if end - first > 1:
+            middle = (first + end) // 2
+            yield from _rows(db, first, middle)
+            yield from _rows(db, middle, end)
+        return
+    yield from rows
+
+
+def _is_one(entry: Entry) -> bool:
+    """Whether what was read may be what was written."""
+    match entry:
+        case Entry(float(), Trial(int(), int(), int(), dict(), None | int(), int())):
+            return True
+        case Entry(float(), Finished(int(), float(), dict(), bool(), int())):
+            return True
+        case Entry(float(), Failed(int(), str(), str(), int())):
+            return True
+        case _:
+            return False
