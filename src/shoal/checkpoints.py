@@ -18,9 +18,13 @@ from typing import Literal, TextIO
 from shoal.core.live import Live
 from shoal.core.population import Population
 from shoal.core.records import Trial
+from shoal.durable import AtOnce, Later, boot, make_last
 
 Keep = Literal["live", "all", "lineage"]
 OWNER = ".shoal.json"  # says whose checkpoints a folder holds
+WORKERS = ".shoal.json"  # in a checkpoint: a worker has saved it, with what it knows of it
+LASTS = ".lasts"  # beside that, once it would survive a power cut
+BACKLOG = 64  # checkpoints to be made last or deleted, before anybody waits for it
 CLAIM_S = 10.0  # a claim takes a millisecond: whoever takes this long will not be waited for
 
 
@@ -36,13 +40,23 @@ class Checkpoints:
         population: whose trials they are of.
         keep: "live": what a live member, a running trial or the best score can need; "lineage":
             that and all its ancestors, so that the whole history of the best is there; "all".
+        later: makes what was saved last, and deletes what nobody needs, in this order: whenever the
+            power fails, what the journal says is there, or what it can be made from.
 
     Attributes:
         live: the trials that were last said to be needed.
     """
 
-    def __init__(self, root: Path, population: Population, keep: Keep = "live") -> None:
+    def __init__(
+        self,
+        root: Path,
+        population: Population,
+        keep: Keep = "live",
+        later: Later | None = None,
+    ) -> None:
         self.root, self.population, self.keep = root, population, keep
+        self._later = later or AtOnce()
+        self._leaving: set[int] = set()  # are about to be deleted
         self.live = Live()
         self._remade = False
         self._there = set(self._found())
@@ -66,19 +80,54 @@ class Checkpoints:
         Raises:
             OSError: the disk is full, or of no use in another way.
         """
+        self.expect(trial.id)
         member = self.save(trial).parent
         if member.is_symlink() or not member.is_dir():  # a trial may have put anything there
             member.unlink(missing_ok=True)
         remove(self.save(trial))
         member.mkdir(parents=True, exist_ok=True)
-        self.published(trial.id)
+        self._appeared(trial.id)
+
+    def expect(self, id: int) -> None:
+        """Let nothing be under way that would delete what the trial `id` is about to save."""
+        if id in self._leaving:
+            self._later.flush()
 
     def has(self, id: int) -> bool:
         """Whether the checkpoint of the trial `id` is there, as far as is known."""
         return id in self._there
 
     def published(self, id: int) -> None:
-        """Take in that the trial `id` has a checkpoint now."""
+        """Take in that the trial `id` has a checkpoint now, and have it made last.
+
+        It may be used at once. Whoever resumes after a power cut takes it for one only if it lasts.
+        """
+        folder = self.save(self.population.trials[id])
+
+        def last() -> None:
+            if folder.is_dir():  # nobody has deleted it meanwhile
+                make_last(folder, self.root)
+                (folder / LASTS).touch()
+                make_last(folder, folder)
+
+        self._later(last)
+        self._appeared(id)
+
+    def last(self, trial: Trial, then: Callable[[OSError | None], None]) -> None:
+        """Make what `trial` has saved last, and then call `then`, in whatever thread that is."""
+        folder = self.save(trial)
+
+        def last() -> None:
+            try:
+                make_last(folder, self.root)
+            except OSError as error:
+                then(error)
+            else:
+                then(None)
+
+        self._later(last)
+
+    def _appeared(self, id: int) -> None:
         self._there.add(id)
         self._doubtful.add(id)
         parent = self.population.trials[id].parent
@@ -157,13 +206,33 @@ class Checkpoints:
             self._doubtful.clear()
         for id in self._doubtful & self._there:
             if not (self._is_needed(id) or self._used[id]):
-                remove(self.save(self.population.trials[id]))
-                self._there.discard(id)
+                self._leave(id)
+        if self._later.waiting > BACKLOG:  # the disk is not to fill up meanwhile
+            self._later.flush()
         self._doubtful = {id for id in self._doubtful if self._used[id]}
 
+    def settle(self) -> None:
+        """Return when all that is to last lasts, and all that is to be deleted is gone.
+
+        Raises:
+            OSError: the disk is full, or worse.
+        """
+        self._later.flush()
+
+    def _leave(self, id: int) -> None:
+        self._there.discard(id)
+        self._leaving.add(id)
+        folder = self.save(self.population.trials[id])
+
+        def leave() -> None:
+            remove(folder)
+            self._leaving.discard(id)
+
+        self._later(leave)
+
     def _found(self) -> Iterator[int]:
-        """The trials whose folders are there."""
-        there = {(path.parent.name, path.name) for path in self.root.glob("*/*") if path.is_dir()}
+        """The trials whose checkpoints are there."""
+        there = {(path.parent.name, path.name) for path in self.root.glob("*/*") if lasts(path)}
         for trial in self.population.trials if there else ():
             if (str(trial.member), str(trial.step)) in there:
                 yield trial.id
@@ -215,6 +284,23 @@ class Checkpoints:
 
     def _is_needed(self, id: int) -> bool:
         return id in self._needed or self._children[id] > 0
+
+
+def lasts(folder: Path) -> bool:
+    """Whether `folder` is a checkpoint, and as it was saved, even if the power has failed since.
+
+    A script's is, if the journal says that it has finished. Of a worker's it was noted, or the
+    machine has not been down since.
+    """
+    if not folder.is_dir():
+        return False
+    if (folder / LASTS).exists() or not (folder / WORKERS).exists():
+        return True
+    try:
+        ours = json.loads((folder / WORKERS).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return boot() is not None and isinstance(ours, dict) and ours.get("boot") == boot()
 
 
 def saved(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from shoal.checkpoints import Checkpoints
 from shoal.config import Config
 from shoal.core.population import ProtocolError
 from shoal.core.tuner import Tuner
+from shoal.durable import InThread
 from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
 from shoal.result import checkpoint_root
@@ -179,18 +180,23 @@ class Controller:
         for note in notes:
             self._log("warning", note)
         checkpoints = Checkpoints(
-            checkpoint_root(self._folder, config.checkpoints), tuner.population, config.keep
+            checkpoint_root(self._folder, config.checkpoints),
+            tuner.population,
+            config.keep,
+            later := InThread(),
         )
         runner = self._interrupt.runner = self._make_runner(checkpoints, self._log)
         try:
             loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
             runner.settle(self._interrupt.until)
             checkpoints.retain(tuner.live)
+            checkpoints.settle()
         except StopNow:
             self._stopping = "interrupted; what was running will be run again"
         finally:
             self._interrupt.runner = None
             runner.close()
+            later.close()
         self._observer.changed(tuner, "")
         outcome, reason = self._conclude(tuner)
         level = "error" if outcome == "failed" else "info"

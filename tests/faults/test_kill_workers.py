@@ -83,7 +83,10 @@ def test_killed_again_and_again_it_still_gets_there(
     assert kills >= 3
     assert exported(folder) == unbroken
     said = [line for line in log_of(shoal.open(home=folder / "home")) if "trained again" in line]
-    assert bool(said) == (every > 1), said
+    if every == 1:  # but for what was being saved as its controller was killed
+        assert not any(": steps" in line for line in said), said
+    else:
+        assert said
 
 
 @pytest.mark.parametrize("words", [{"workers": 1}, {"workers": 4}, {"hold": False}])

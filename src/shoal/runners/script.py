@@ -17,7 +17,7 @@ import psutil
 
 from shoal.checkpoints import Checkpoints, remove, saved
 from shoal.core.chance import number
-from shoal.core.records import LOST, Failed, Measured, Report, Seen, Started, Trial
+from shoal.core.records import LOST, Failed, Finished, Measured, Report, Seen, Started, Trial
 from shoal.home import Folder
 from shoal.runners import written
 from shoal.runners.base import Log, RunnerError, withdrawn
@@ -129,6 +129,8 @@ class ScriptRunner:
         self._waiting: deque[Running] = deque()
         self._running: dict[str, Running] = {}  # by key
         self._events: list[Report | Seen] = []
+        self._unsure = 0  # have ended, and their checkpoints might not survive a power cut yet
+        self._lasting: deque[Report] = deque()  # they do; filled by a thread
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
@@ -147,7 +149,7 @@ class ScriptRunner:
 
     @property
     def free(self) -> int:
-        room = self._slots - len(self._running) - len(self._waiting)
+        room = self._slots - len(self._running) - len(self._waiting) - self._unsure
         gpus = self._gpus.free
         return room if gpus is None else min(room, gpus - len(self._waiting))
 
@@ -170,6 +172,9 @@ class ScriptRunner:
         for running in self._running.values():
             self._measure(running)
         self._fill()
+        while self._lasting:
+            self._unsure -= 1
+            self._events.append(self._lasting.popleft())
         events, self._events = self._events, []
         return events
 
@@ -349,7 +354,11 @@ class ScriptRunner:
             stderr=running.folder / "stderr",
             problem=running.problem(save),
         )
-        self._events.append(report)
+        if isinstance(report, Finished) and report.saved:  # said when it would survive a power cut
+            self._unsure += 1
+            self._checkpoints.last(trial, lambda error: self._lasts(report, error))
+        else:
+            self._events.append(report)
         if left:
             self._log("warning", f"{name} left {left} processes behind: they were ended")
         if isinstance(report, Failed):
@@ -358,6 +367,14 @@ class ScriptRunner:
             self._log("warning", f"{name} reported several final results: the first counts")
         if not report.saved:
             self._log("warning", f"{name} saved nothing to {save}: who goes on from it starts anew")
+
+    def _lasts(self, report: Report, error: OSError | None) -> None:
+        """Take in that a checkpoint lasts, or why it does not; in whatever thread that is."""
+        if error is not None:
+            reason = f"its checkpoint could not be written to the disk: {error}"
+            report = Failed(report.trial, "bad files", reason, report.attempt)
+        self._lasting.append(report)
+        self.wake()
 
     def _keep_time(self) -> None:
         now = time.monotonic()

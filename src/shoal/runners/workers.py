@@ -143,6 +143,7 @@ class WorkerRunner:
         self._crew, self._folder = crew, folder
         self._holds_states: bool | None = None  # whether they train a trainable; they will say so
         self._checkpoints, self._objective = checkpoints, objective
+        checkpoints.remade = True  # they may: what somebody could be made from is not deleted
         self._workers = min(workers, population)
         self._room = population if hold else self._workers  # who holds has to know who will copy
         self._seed, self._every, self._log = seed, every, log
@@ -341,6 +342,7 @@ class WorkerRunner:
         self._forget(task)
         job: dict[str, Any] = {"key": task.key, "steps": [self._told(trial)]}
         if not self._hold:
+            self._checkpoints.expect(trial.id)
             job["save"] = str(self._checkpoints.save(trial))
         if parent is None:
             return job
@@ -437,6 +439,7 @@ class WorkerRunner:
         place.saving.setdefault(id, []).extend(then)
         if not begun:
             place.told(id, time.monotonic())
+            self._checkpoints.expect(id)
             to = self._checkpoints.save(self._checkpoints.population.trials[id])
             self._crew.send(place.key, {"save": id, "to": str(to)})
 

@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from shoal.checkpoints import WORKERS
+from shoal.durable import boot, make_last
 from shoal.runners.worker import randomness
 from shoal.runners.worker.randomness import Randomness
 from shoal.trainable import Trial, is_trainable
@@ -37,7 +39,7 @@ from shoal.trial import to_json
 
 Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
 NOTHING = object()  # the state of a member that has none yet
-OURS = ".shoal.json"  # in a checkpoint: whose it is, and where the random generators stood
+OURS = WORKERS  # in a checkpoint: whose it is, and where the random generators stood
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,9 @@ class Worker:
             self._tell({"begun": job.key})
         began = time.monotonic()
         value = self._work(trial)
-        return plain(value), time.monotonic() - began
+        seconds = time.monotonic() - began
+        make_last(save, save.parent.parent)  # the journal will say that it is there
+        return plain(value), seconds
 
     # ------------------------------------------------------------------ a trainable
 
@@ -254,7 +258,10 @@ class Worker:
             partial.mkdir(parents=True)
             self._work.save(held.state, partial)
             refuse_empty(partial)
-            ours = {"trial": trial, "hparams": held.hparams, "randomness": held.randomness}
+            ours = {
+                "trial": trial, "boot": boot(), "hparams": held.hparams,
+                "randomness": held.randomness,
+            }  # fmt: skip
             (partial / OURS).write_text(json.dumps(ours) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
