@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TextIO
@@ -289,18 +289,39 @@ class Checkpoints:
 def lasts(folder: Path) -> bool:
     """Whether `folder` is a checkpoint, and as it was saved, even if the power has failed since.
 
-    A script's is, if the journal says that it has finished. Of a worker's it was noted, or the
-    machine has not been down since.
+    A script's is, if the journal says that it has finished. A worker's is, if its files are there
+    and as long as they were, and it was noted that it lasts or the machine was not down since.
     """
     if not folder.is_dir():
         return False
-    if (folder / LASTS).exists() or not (folder / WORKERS).exists():
+    if not (folder / WORKERS).exists():
         return True
     try:
         ours = json.loads((folder / WORKERS).read_bytes())
-    except (OSError, ValueError):
+        missing = shortened(folder, ours.get("files", {}))
+    except (OSError, ValueError, AttributeError, TypeError):
         return False
-    return boot() is not None and isinstance(ours, dict) and ours.get("boot") == boot()
+    if missing is not None:
+        return False
+    return (folder / LASTS).exists() or (boot() is not None and ours.get("boot") == boot())
+
+
+def lengths(folder: Path) -> dict[str, int]:
+    """How long each file in `folder` is, by its path there: what it takes to miss one."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def shortened(folder: Path, before: Mapping[str, int]) -> str | None:
+    """What is missing in `folder` of files that were as long as `before` says; None: nothing."""
+    for name, length in before.items():
+        try:
+            now = (folder / name).stat().st_size
+        except OSError:
+            return f"{folder / name} is gone"
+        if now < length:
+            return f"{folder / name} has {now} bytes, and had {length}"
+    return None
 
 
 def saved(folder: Path) -> bool:

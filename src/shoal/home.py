@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import stat
 import time
@@ -36,6 +37,10 @@ def trouble(error: OSError) -> str:
         return f"the disk is full{where}"
     if error.errno == errno.EFBIG:
         return f"a file would be larger than `ulimit -f` allows{where}"
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = f"more files would be open than the {most} of `ulimit -n`"
+        return f"{limit}: raise it, or use fewer workers"
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return f"nothing can be written{where} ({error.strerror})"
     return str(error)

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import psutil
 import pytest
@@ -93,6 +95,36 @@ def test_killed_again_and_again_it_still_gets_there(tmp_path: Path, unbroken: st
         assert kills < 100
     assert kills > 5
     assert exported(folder) == unbroken
+
+
+def killed_at_random(folder: Path, kills: int, most_s: float) -> None:
+    """End the controllers of a run at `kills` random moments, one after the other, then let it end.
+
+    Each is killed while it begins, runs or saves.
+    """
+    rng = Random(1)
+    for _ in range(kills):
+        command = [sys.executable, "-c", CONTROLLER, str(folder), str(10**9), "never"]
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            code = running.wait(rng.uniform(0, most_s))
+            assert code == 2 or not (folder / "home").exists(), "it was over before its time"
+        running.kill()
+        running.wait()
+    assert controller(folder, 10**9, "never") == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_killed_at_200_random_moments(tmp_path: Path) -> None:
+    steps = 500
+    whole = prepared(tmp_path / "whole", steps=steps)
+    assert controller(whole, 10**9, "never") == 0
+    folder = prepared(tmp_path / "x", steps=steps)
+    killed_at_random(folder, 200, 0.8)
+    assert exported(folder) == exported(whole)
+    rows = shoal.open(home=folder / "home").trials()
+    assert sum(row.attempt > 1 for row in rows) >= 50, "trials were killed with it"
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])

@@ -10,7 +10,7 @@ import pytest
 
 import shoal
 from shoal.config import Config
-from tests.faults.test_kill import controller, exported
+from tests.faults.test_kill import controller, exported, killed_at_random
 from tests.lab import SPACE, log_of
 
 CLIMB = """
@@ -87,6 +87,17 @@ def test_killed_again_and_again_it_still_gets_there(
         assert not any(": steps" in line for line in said), said
     else:
         assert said
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_killed_at_200_random_moments(tmp_path: Path) -> None:
+    steps = 30_000
+    whole = prepared(tmp_path / "whole", steps=steps)
+    assert controller(whole, 10**9, "never") == 0
+    folder = prepared(tmp_path / "x", steps=steps)
+    killed_at_random(folder, 200, 0.8)
+    assert exported(folder) == exported(whole)
 
 
 @pytest.mark.parametrize("words", [{"workers": 1}, {"workers": 4}, {"hold": False}])

@@ -27,7 +27,7 @@ from shoal.runners.base import Log, RunnerError
 from shoal.runners.forkserver import ForkServer, Imports
 from shoal.runners.gpus import Gpus
 from shoal.runners.launch import Launch
-from shoal.runners.outcome import signal_name, tail
+from shoal.runners.outcome import tail, told_signal
 from shoal.runners.processes import Began, Ended, Orphaned, Processes
 from shoal.runners.script import end_leftovers
 from shoal.runners.worker.worker import Worker
@@ -323,7 +323,7 @@ class ProcessCrew:
             return
         code = os.waitstatus_to_exitcode(status)
         kind = "killed" if code < 0 else "crash"
-        how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        how = f"was ended by {told_signal(-code)}" if code < 0 else f"ended with exit code {code}"
         self._events.append(Gone(key, kind, f"the worker that trained it {how}{last}"))
 
     def _drain(self) -> None:

@@ -148,7 +148,7 @@ def failure_of(
     if timeout_s is not None:
         return "timeout", f"it ran longer than {timeout_s:g} s{tail(stderr)}"
     if code < 0:
-        return "killed", f"it was ended by {signal_name(-code)}{tail(stderr)}"
+        return "killed", f"it was ended by {told_signal(-code)}{tail(stderr)}"
     if code > 0:
         after = " after it had reported its final result" if finals else ""
         return "crash", f"exit code {code}{after}{tail(stderr)}"
@@ -174,6 +174,12 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def told_signal(number: int) -> str:
+    """A signal that ended somebody, and what often sends it."""
+    often = ", as the machine does when its memory runs out" if number == signal.SIGKILL else ""
+    return signal_name(number) + often
 
 
 def measure(final: Value, metric: str) -> tuple[float | None, dict[str, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from shoal.checkpoints import Checkpoints, remove, saved
+from shoal.checkpoints import Checkpoints, lengths, remove, saved, shortened
 from shoal.core.chance import number
 from shoal.core.records import LOST, Failed, Finished, Measured, Report, Seen, Started, Trial
 from shoal.home import Folder
@@ -33,6 +33,7 @@ LOSSES = 3  # of a trial with its server, after which it is taken for the cause
 # what an earlier trial may have done to the place of a folder
 IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP}
 OURS = "SHOAL_TRIAL_DIR"
+SAVED = "saved.json"  # in a trial's folder: how long the files of its checkpoint are
 
 
 def end_leftovers(folder: Folder) -> int:
@@ -240,9 +241,8 @@ class ScriptRunner:
 
     def _begin(self, running: Running) -> None:
         trial = running.trial
-        if self._checkpoints.lost(trial):
-            load = self._checkpoints.load(trial)
-            reason = f"it was to start from {load}, which is gone"
+        if (missing := self._missing(trial)) is not None:
+            reason = f"what it was to start from is not what was saved: {missing}"
             self._events.append(Failed(trial.id, "lost checkpoint", reason, trial.attempt))
             return
         try:
@@ -268,6 +268,20 @@ class ScriptRunner:
             err=running.folder / "stderr",
             note=running.folder / "imports.json",
         )
+
+    def _missing(self, trial: Trial) -> str | None:
+        """What is missing of the checkpoint that `trial` starts from; None if nothing is."""
+        load = self._checkpoints.load(trial)
+        if load is None or trial.parent is None:
+            return None
+        if self._checkpoints.lost(trial):
+            return f"{load} is gone"
+        parent = self._checkpoints.population.trials[trial.parent]
+        try:
+            before = json.loads((self._folder.trial(parent.id, parent.attempt) / SAVED).read_text())
+        except (OSError, ValueError):  # an earlier shoal wrote none
+            return None
+        return shortened(load, before) if isinstance(before, dict) else None
 
     def _started(self, key: str) -> None:
         running = self._running.get(key)
@@ -356,7 +370,7 @@ class ScriptRunner:
         )
         if isinstance(report, Finished) and report.saved:  # said when it would survive a power cut
             self._unsure += 1
-            self._checkpoints.last(trial, lambda error: self._lasts(report, error))
+            self._checkpoints.last(trial, lambda error: self._lasts(report, running, save, error))
         else:
             self._events.append(report)
         if left:
@@ -368,8 +382,10 @@ class ScriptRunner:
         if not report.saved:
             self._log("warning", f"{name} saved nothing to {save}: who goes on from it starts anew")
 
-    def _lasts(self, report: Report, error: OSError | None) -> None:
+    def _lasts(self, report: Report, running: Running, save: Path, error: OSError | None) -> None:
         """Take in that a checkpoint lasts, or why it does not; in whatever thread that is."""
+        with suppress(OSError):
+            (running.folder / SAVED).write_text(json.dumps(lengths(save)))
         if error is not None:
             reason = f"its checkpoint could not be written to the disk: {error}"
             report = Failed(report.trial, "bad files", reason, report.attempt)

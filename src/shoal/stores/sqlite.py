@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -106,6 +106,13 @@ def unreadable(path: Path, error: Exception) -> str:
     return f"{path} cannot be read as a journal: {error}. {hint}"
 
 
+def steady() -> Callable[[], float]:
+    """A clock that shows the time of day now, and then never steps, whatever is done to that."""
+    kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while a laptop sleeps
+    began = time.time() - time.clock_gettime(kind)
+    return lambda: began + time.clock_gettime(kind)
+
+
 class Session(NamedTuple):
     """One controller's time with an experiment, in seconds since the epoch."""
 
@@ -156,6 +163,7 @@ class SqliteStore:
             raise StoreError(f"no journal at {path}")
         self.path = path
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        self._now = steady()
         try:
             self._db = opened(path, "ro") if read_only else opened(path, "rw")
         except sqlite3.Error as error:
@@ -210,7 +218,7 @@ class SqliteStore:
             self._db.close()
 
     def append(self, record: Record | Seen) -> None:
-        self._pending.append(encode(record, time.time()))
+        self._pending.append(encode(record, self._now()))
 
     def commit(self) -> None:
         if not self._pending:
@@ -343,7 +351,7 @@ class SqliteStore:
 
     def log(self, level: str, text: str) -> None:
         """Write a line of the log at the next commit."""
-        self._later("INSERT INTO log (at, level, text) VALUES (?, ?, ?)", time.time(), level, text)
+        self._later("INSERT INTO log (at, level, text) VALUES (?, ?, ?)", self._now(), level, text)
 
     def lines(self, after: int = 0) -> list[LogLine]:
         """The lines of the log whose `seq` is above `after`."""
@@ -352,7 +360,7 @@ class SqliteStore:
 
     def begin(self, pid: int, host: str) -> None:
         """Note that a controller takes the experiment over."""
-        now = time.time()
+        now = self._now()
         self._later("UPDATE sessions SET ended = seen WHERE ended IS NULL")
         self._later(
             "INSERT INTO sessions (pid, host, began, seen) VALUES (?, ?, ?, ?)", pid, host, now, now
@@ -361,11 +369,11 @@ class SqliteStore:
 
     def seen(self) -> None:
         """Note at the next commit that the controller is alive."""
-        self._later("UPDATE sessions SET seen = ? WHERE ended IS NULL", time.time())
+        self._later("UPDATE sessions SET seen = ? WHERE ended IS NULL", self._now())
 
     def end(self, outcome: str, reason: str) -> None:
         """Note how the controller left the experiment."""
-        now = time.time()
+        now = self._now()
         self._later(
             "UPDATE sessions SET seen = ?, ended = ?, outcome = ?, reason = ? WHERE ended IS NULL",
             now, now, outcome, reason,

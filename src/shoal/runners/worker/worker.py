@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from shoal.checkpoints import WORKERS
+from shoal.checkpoints import WORKERS, lengths
 from shoal.durable import boot, make_last
 from shoal.runners.worker import randomness
 from shoal.runners.worker.randomness import Randomness
@@ -259,8 +259,8 @@ class Worker:
             self._work.save(held.state, partial)
             refuse_empty(partial)
             ours = {
-                "trial": trial, "boot": boot(), "hparams": held.hparams,
-                "randomness": held.randomness,
+                "trial": trial, "boot": boot(), "files": lengths(partial),
+                "hparams": held.hparams, "randomness": held.randomness,
             }  # fmt: skip
             (partial / OURS).write_text(json.dumps(ours) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
