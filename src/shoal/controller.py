@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from json import JSONDecodeError, dumps
+from json import dumps
 from types import FrameType
 from typing import Literal, Protocol, TypeAlias
 
@@ -22,7 +22,7 @@ from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
 from shoal.result import checkpoint_root
 from shoal.runners.base import Log, Runner, RunnerError
-from shoal.stores.sqlite import SqliteStore, StoreError, unreadable, why
+from shoal.stores.sqlite import DAMAGE, SqliteStore, StoreError, unreadable, why
 
 Outcome = Literal["done", "stopped", "failed"]
 HEARTBEAT_S = 1.0
@@ -266,7 +266,7 @@ def tuner_of(config: Config, journal: SqliteStore) -> Tuner:
     gc.disable()  # all that is read stays: looking for garbage among it would take a while
     try:
         return _tuner_of(config, journal)
-    except (ProtocolError, JSONDecodeError) as error:
+    except (ProtocolError, LookupError, TypeError, *DAMAGE) as error:
         raise StoreError(unreadable(journal.path, error)) from error
     finally:
         gc.enable()

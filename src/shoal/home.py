@@ -22,6 +22,11 @@ from typing import Self
 
 from shoal.stores.sqlite import LONGEST_PATH, SqliteStore, StoreError, reading
 
+# of a configuration, what whoever looks at an experiment asks for
+ASKED = {
+    "checkpoints", "max_trials", "metric", "mode", "population", "space", "steps", "synchronous",
+    "workers",
+}  # fmt: skip
 PRIVATE = 0o700  # mode of a folder
 ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # nothing that looks like something else
 
@@ -283,9 +288,10 @@ def is_experiment(meta: Mapping[str, str]) -> bool:
     """Whether a journal that says this of itself is an experiment's."""
     try:
         config, created = json.loads(meta["config"]), float(meta["created"])
-        return "name" in meta and isinstance(config["space"], dict) and created >= 0
-    except (KeyError, ValueError, TypeError, RecursionError):
+        told = config.keys() >= ASKED and isinstance(config["space"], dict)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return False
+    return "name" in meta and told and created >= 0
 
 
 def name_of(folder: Folder) -> str:

@@ -80,6 +80,9 @@ def table(
         alive: whether a controller drives the experiment: without one, nothing is running.
         started: when the process of an attempt (trial, attempt) began; without, when it was
             decided.
+
+    Raises:
+        ValueError: `entries` are damaged.
     """
     sign = 1.0 if mode == "max" else -1.0
     again: State = "retrying" if alive else "interrupted"
@@ -92,6 +95,8 @@ def table(
                 began = started.get((id, attempt), at)
                 row = Row(*told, None, {}, None, attempt, began, None, None)
                 rows[id] = replace(row, error=rows[id].error) if id in rows else row
+            case Finished(trial) | Failed(trial) if trial not in rows:
+                raise ValueError(f"there is a report of trial {trial}, and no such trial")
             case Finished(trial, score, metrics):
                 rows[trial] = replace(
                     rows[trial],

@@ -109,6 +109,20 @@ def test_the_end_of_the_file_is_lost(scripts: Path, tmp_path: Path) -> None:
         assert trials(folder) == before
 
 
+@pytest.mark.parametrize("pages", [0, 1, 30, 50_000, 2**31, 2**32 - 1])
+def test_a_header_that_lies_about_the_length(scripts: Path, tmp_path: Path, pages: int) -> None:
+    folder = copied(scripts, tmp_path / "lies")
+    with folder.journal.open("r+b") as file:
+        file.seek(28)
+        file.write(pages.to_bytes(4))
+    before = trials(Folder(scripts))
+    try:
+        repair(folder, yes)
+    except ExperimentError:
+        return
+    assert trials(folder) == before
+
+
 @pytest.mark.parametrize("synchronous", [True, False])
 def test_any_page_of_a_run_in_workers_is_lost_and_it_goes_on(
     tmp_path: Path, synchronous: bool

@@ -1,6 +1,5 @@
 """What can still be read of a journal whose file is damaged."""
 
-import json
 import shutil
 import sqlite3
 import tempfile
@@ -10,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shoal.core.records import Failed, Finished, Trial
 from shoal.stores.base import Entry
-from shoal.stores.sqlite import SIDE_TABLES, SqliteStore, StoreError, decode, encode
+from shoal.stores.sqlite import DAMAGE, SIDE_TABLES, SqliteStore, StoreError, decode, encode
 
 LEAST_ROW = 60  # bytes: a row of the journal, with what the index has of it, takes no less
-LARGEST = 1 << 40  # bytes: whose header asks for more is damaged there
+MOST_LOST = 64  # times the length of what is left
 KEYS = ("id", "name", "created", "config", "version")
 
 
@@ -52,12 +50,13 @@ def salvage(path: Path) -> Salvage:
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-        _lengthen(copy)
+        size = copy.stat().st_size
+        whole = not _lengthened(copy, size)
         try:
             with closing(sqlite3.connect(copy, isolation_level=None)) as db:
                 db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                return _read(db, copy.stat().st_size)
-        except sqlite3.Error as error:
+                return _read(db, size, whole=whole)
+        except DAMAGE as error:
             raise StoreError(f"nothing can be read of {path}: {error}") from error
 
 
@@ -76,36 +75,36 @@ def rebuilt(path: Path, found: Salvage, entries: list[Entry]) -> None:
                 store.put(f"INSERT OR IGNORE INTO {table} VALUES ({places})", row)  # noqa: S608
 
 
-def _lengthen(path: Path) -> None:
-    """Let a file whose end is lost be as long as its header says: SQLite opens no shorter one."""
+def _lengthened(path: Path, size: int) -> bool:
+    """Whether the end of a file is lost: then it is as long as its header says after this.
+
+    SQLite opens no shorter one. Whose header asks for very much more is damaged there.
+    """
     with path.open("r+b") as file:
         header = file.read(32)
-        size = int.from_bytes(header[16:18]) * int.from_bytes(header[28:32])
-        if header.startswith(b"SQLite format 3") and path.stat().st_size < size < LARGEST:
-            file.truncate(size)
+        told = int.from_bytes(header[16:18]) * int.from_bytes(header[28:32])
+        lost = header.startswith(b"SQLite format 3") and size < told < MOST_LOST * size
+        if lost:
+            file.truncate(told)
+    return lost
 
 
-def _read(db: sqlite3.Connection, size: int) -> Salvage:
+def _read(db: sqlite3.Connection, size: int, *, whole: bool) -> Salvage:
     found = Salvage(sound=False)
-    with suppress(sqlite3.Error):
-        found.sound = db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with suppress(*DAMAGE):
+        found.sound = whole and db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     for key in KEYS:
-        with suppress(sqlite3.Error):
+        with suppress(*DAMAGE):
             for (value,) in db.execute("SELECT value FROM meta WHERE key = ?", (key,)):
                 found.meta[key] = value
     for row in _rows(db, 1, size // LEAST_ROW + 2):
         try:
-            entry = decode(row)
-        except (ValueError, TypeError):
-            found.sound = False
-            continue
-        if _is_one(entry):
-            found.entries[row[0]] = entry
-        else:  # it is there, and is not what was written
+            found.entries[row[0]] = decode(row)
+        except ValueError:  # it is there, and is not what was written
             found.sound = False
     for table in SIDE_TABLES:
         rows = found.sides[table] = []
-        with suppress(sqlite3.Error, json.JSONDecodeError):
+        with suppress(*DAMAGE):
             rows += db.execute(f"SELECT * FROM {table}")  # noqa: S608
     return found
 
@@ -116,23 +115,10 @@ def _rows(db: sqlite3.Connection, first: int, end: int) -> Iterator[tuple[Any, .
         rows = db.execute(
             "SELECT * FROM journal WHERE seq >= ? AND seq < ? ORDER BY seq", (first, end)
         ).fetchall()
-    except (sqlite3.Error, OverflowError, UnicodeDecodeError):
+    except (*DAMAGE, OverflowError):
         if end - first > 1:
             middle = (first + end) // 2
             yield from _rows(db, first, middle)
             yield from _rows(db, middle, end)
         return
     yield from rows
-
-
-def _is_one(entry: Entry) -> bool:
-    """Whether what was read may be what was written."""
-    match entry:
-        case Entry(float(), Trial(int(), int(), int(), dict(), None | int(), int())):
-            return True
-        case Entry(float(), Finished(int(), float(), dict(), bool(), int())):
-            return True
-        case Entry(float(), Failed(int(), str(), str(), int())):
-            return True
-        case _:
-            return False

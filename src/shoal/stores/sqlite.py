@@ -77,6 +77,8 @@ CREATE TABLE sessions (
 """
 
 
+# what comes of reading a journal that is damaged: no page, no text, no JSON, no score
+DAMAGE = (sqlite3.Error, ValueError)
 TABLES = {"meta", "journal", "measured", "log", "sessions"}
 SIDE_TABLES = ("measured", "started", "log", "sessions")  # nothing is decided by them
 
@@ -85,7 +87,7 @@ class StoreError(Exception):
     """A journal that cannot be made, read or written to; the message says why, and what to do."""
 
 
-def why(error: sqlite3.Error, path: Path) -> str:
+def why(error: Exception, path: Path) -> str:
     """What `error` means for whoever wants to use the journal at `path`."""
     name = getattr(error, "sqlite_errorname", "")
     length = len(os.fsencode(path.absolute()))
@@ -166,7 +168,7 @@ class SqliteStore:
         self._now = steady()
         try:
             self._db = opened(path, "ro") if read_only else opened(path, "rw")
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             raise StoreError(why(error, path)) from error
         try:
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master")}
@@ -179,7 +181,7 @@ class SqliteStore:
             if not read_only and version == str(VERSION):
                 self._db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
                 self._db.executescript(ADDED)
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             self._db.close()
             raise StoreError(why(error, path)) from error
         if version != str(VERSION):
@@ -405,10 +407,8 @@ def reading(path: Path) -> Iterator[SqliteStore]:
     try:
         with closing(SqliteStore(path, read_only=True)) as store:
             yield store
-    except sqlite3.Error as error:
+    except DAMAGE as error:
         raise StoreError(why(error, path)) from error
-    except json.JSONDecodeError as error:
-        raise StoreError(unreadable(path, error)) from error
 
 
 def opened(path: Path, mode: str) -> sqlite3.Connection:
@@ -418,13 +418,14 @@ def opened(path: Path, mode: str) -> sqlite3.Connection:
         db = sqlite3.connect(uri + option, uri=True, timeout=30, isolation_level=None)
         try:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             db.close()
             # On a disk that is read-only a reader cannot make the files by which it and a writer
             # keep out of each other's way; but where no writer has left any, there is none.
             wal = path.with_name(path.name + "-wal")
             alone = mode == "ro" and not option and not wal.exists()
-            if not (alone and error.sqlite_errorname.startswith("SQLITE_CANTOPEN")):
+            name = getattr(error, "sqlite_errorname", "")
+            if not (alone and name.startswith("SQLITE_CANTOPEN")):
                 raise
         else:
             break
@@ -461,11 +462,27 @@ parse = json.JSONDecoder().raw_decode  # `loads` without what is done for text o
 
 
 def decode(row: tuple[Any, ...]) -> Entry:
-    """The record that a row of the journal holds."""
-    (_, at, kind, trial, attempt, member, step, parent, hparams,
+    """The record that a row of the journal holds.
+
+    Raises:
+        ValueError: it holds none: the file is damaged.
+    """
+    (seq, at, kind, trial, attempt, member, step, parent, hparams,
      score, metrics, saved, reason, failure) = row  # fmt: skip
-    if kind == "trial":
-        return Entry(at, Trial(trial, member, step, parse(hparams)[0], parent, attempt))
-    if kind == "finished":
-        return Entry(at, Finished(trial, score, parse(metrics)[0], saved == 1, attempt))
-    return Entry(at, Failed(trial, failure, reason, attempt))
+    try:
+        if kind == "trial":
+            entry = Entry(at, Trial(trial, member, step, parse(hparams)[0], parent, attempt))
+        elif kind == "finished":
+            entry = Entry(at, Finished(trial, score, parse(metrics)[0], saved == 1, attempt))
+        else:
+            entry = Entry(at, Failed(trial, failure, reason, attempt))
+    except TypeError as error:
+        raise ValueError(f"record {seq} is damaged: {error}") from error
+    match entry:
+        case (float(), Trial(int(), int(), int(), dict(), None | int(), int())):
+            return entry
+        case (float(), Finished(int(), float(), dict(), bool(), int())):
+            return entry
+        case (float(), Failed(int(), str(), str(), int())):
+            return entry
+    raise ValueError(f"record {seq} is damaged")
