@@ -23,6 +23,7 @@ from shoal.stores.base import Entry
 from shoal.stores.salvage import Salvage, rebuilt, salvage
 from shoal.stores.sqlite import StoreError
 
+MOST_ATTEMPTS = 10_000  # who says more is damaged
 GONE = "what became of it was lost with the journal"
 
 
@@ -152,6 +153,9 @@ class Mended:
         """What is missing between the records so far and `record`."""
         trials = self._population.trials
         id = record.id if isinstance(record, Trial) else record.trial
+        member = record.member if isinstance(record, Trial) else 0
+        if id < 0 or not 0 <= member < self._config.population or record.attempt > MOST_ATTEMPTS:
+            raise Untold
         until = id if isinstance(record, Trial) and record.attempt == 1 else id + 1
         while len(trials) < until:
             yield from self._whole(len(trials))

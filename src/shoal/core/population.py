@@ -89,8 +89,9 @@ class Population:
         """Take in what was decided or what happened.
 
         Raises:
-            ProtocolError: a trial with an id or attempt out of turn; a report of a trial, or of an
-                attempt of it, that is not running (said twice, or by a process given up).
+            ProtocolError: a trial with an id or attempt out of turn, or of nobody; a report of a
+                trial, or of an attempt of it, that is not running (said twice, or by a process
+                given up).
         """
         if isinstance(record, Trial):
             self._decided(record)
@@ -137,10 +138,14 @@ class Population:
         return line[::-1]
 
     def _decided(self, trial: Trial) -> None:
+        if not 0 <= trial.member < self.size:
+            raise ProtocolError(f"trial {trial.id} is of member {trial.member}, who does not exist")
         if trial.id == len(self.trials):
             self.trials.append(trial)
             self._last[trial.member] = trial
-        elif trial.id < len(self.trials) and trial.attempt == self.trials[trial.id].attempt + 1:
+        elif (
+            0 <= trial.id < len(self.trials) and trial.attempt == self.trials[trial.id].attempt + 1
+        ):
             self.trials[trial.id] = self._last[trial.member] = trial
         else:
             raise ProtocolError(f"trial {trial.id}, attempt {trial.attempt}, is out of turn")
