@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from json import dumps
 from types import FrameType
@@ -16,6 +16,7 @@ from shoal import views
 from shoal.checkpoints import Checkpoints
 from shoal.config import Config
 from shoal.core.population import ProtocolError
+from shoal.core.records import Record
 from shoal.core.tuner import Tuner
 from shoal.durable import InThread
 from shoal.home import ExperimentError, Folder, locked, trouble
@@ -265,14 +266,15 @@ def tuner_of(config: Config, journal: SqliteStore) -> Tuner:
     """
     gc.disable()  # all that is read stays: looking for garbage among it would take a while
     try:
-        return _tuner_of(config, journal)
+        return made(config, journal.records())
     except (ProtocolError, LookupError, TypeError, *DAMAGE) as error:
         raise StoreError(unreadable(journal.path, error)) from error
     finally:
         gc.enable()
 
 
-def _tuner_of(config: Config, journal: SqliteStore) -> Tuner:
+def made(config: Config, records: Iterable[Record]) -> Tuner:
+    """The tuner of `config`, after `records`."""
     return Tuner(
         config.space,
         population=config.population,
@@ -283,7 +285,7 @@ def _tuner_of(config: Config, journal: SqliteStore) -> Tuner:
         synchronous=config.synchronous,
         seed=config.seed,
         retries=config.retries,
-        journal=journal.records(),
+        journal=records,
     )
 
 

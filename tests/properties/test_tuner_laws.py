@@ -1,6 +1,6 @@
 """What holds of every run, whatever fails, however many slots, wherever it is cut."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -43,6 +43,9 @@ class Setting:
     luck: Luck
 
     def tuner(self, journal: Sequence[Record] = ()) -> Tuner:
+        return self.tuner_after(journal)
+
+    def tuner_after(self, journal: Iterable[Record]) -> Tuner:
         return Tuner(
             SPACE,
             population=self.population,

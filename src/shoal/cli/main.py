@@ -266,6 +266,22 @@ def lineage(experiment: str | None, *, home: Path | None, as_json: bool) -> None
 
 
 @cli.command()
+@click.option("--member", type=click.IntRange(0), required=True, help="Which member.")
+@click.option("--step", type=click.IntRange(0), required=True, help="As it began which step.")
+@looks
+def explain(
+    experiment: str | None, *, member: int, step: int, home: Path | None, as_json: bool
+) -> None:
+    """Say why a member was replaced before a step, or was not.
+
+    Who was compared, by which scores, who was drawn, and what exploring has changed.
+    """
+    from shoal.cli import explaining
+
+    explaining.explain(experiment, member, step, home, as_json=as_json)
+
+
+@cli.command()
 @experiment_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on for as long as it runs.")
 @click.option("--trial", type=click.IntRange(0), help="Print the output of this trial instead.")

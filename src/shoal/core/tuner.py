@@ -207,14 +207,21 @@ class Tuner:
         if step == 0:
             hparams = self.space.sample(stream(self.seed, member, step))
             return Trial(id, member, 0, hparams, parent=None)
-        cohort = self._cohort(step - 1)
+        own, cohort = self.compared(member, step)
         if len(cohort) == 0:
             return None
         rng = stream(self.seed, member, step)
-        own = None if member in self._down else population.newest(member)
         move = self.exploit(own, cohort, rng)
         hparams = self.explore(move.hparams, self.space, rng) if move.explore else move.hparams
         return Trial(id, member, step, hparams, parent=move.start.trial.id)
+
+    def compared(self, member: int, step: int) -> tuple[Result | None, Cohort]:
+        """(its own result, those it is compared with) of a member that is about to begin `step`.
+
+        The one is None where its latest trial has failed, the other empty while it has to wait.
+        """
+        own = None if member in self._down else self.population.newest(member)
+        return own, self._cohort(step - 1)
 
     def _cohort(self, step: int) -> Cohort:
         """Who is compared with a member that has ended `step`; nobody while it has to wait."""
@@ -318,15 +325,15 @@ class Latest:
     """A cohort ranked by score at one step, as what there is to copy: each one's newest result."""
 
     def __init__(self, ranking: Ranking, population: Population) -> None:
-        self._ranking, self._population = ranking, population
+        self.ranking, self._population = ranking, population
 
     def __len__(self) -> int:
-        return len(self._ranking)
+        return len(self.ranking)
 
     def __getitem__(self, rank: int) -> Result:
-        result = self._ranking[rank]
+        result = self.ranking[rank]
         return self._population.newest(result.trial.member) or result
 
     def rank(self, result: Result) -> int:
         """How many of the cohort stand below `result`."""
-        return self._ranking.rank(result)
+        return self.ranking.rank(result)
