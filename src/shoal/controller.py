@@ -21,12 +21,13 @@ from shoal.core.tuner import Tuner
 from shoal.durable import InThread
 from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
-from shoal.result import checkpoint_root
+from shoal.result import Result, checkpoint_root, findings_of
 from shoal.runners.base import Log, Runner, RunnerError
 from shoal.stores.sqlite import DAMAGE, SqliteStore, StoreError, unreadable, why
 
 Outcome = Literal["done", "stopped", "failed"]
 HEARTBEAT_S = 1.0
+HEALTH_S = 10.0
 GRACE_S = 3.0  # for an end in order after a SIGTERM or SIGHUP: often a SIGKILL comes 10 s later
 
 # makes what is to run the trials: whose checkpoints are in the one, and who tells the user of it
@@ -163,7 +164,8 @@ class Controller:
         self._store, self._observer, self._interrupt = store, observer, interrupt
         before_s = sum(session.seconds for session in store.sessions())
         self._began = time.monotonic() - before_s  # as if it had run without a break
-        self._beat = 0.0
+        self._beat, self._looked = 0.0, time.monotonic()
+        self._found: set[str] = set()  # what was said of its health
         self._seen: object = None
         self._stopping: str | None = None
 
@@ -222,6 +224,7 @@ class Controller:
                 self._store.seen()
                 self._store.set_meta("waiting", waiting)
                 self._beat = now + HEARTBEAT_S
+                self._look_after(tuner, now)
             self._observer.changed(tuner, waiting)
             self._seen = seen
         hurried = self._interrupt.until < float("inf")
@@ -235,6 +238,17 @@ class Controller:
                 hint = f", and have {GRACE_S:g} s"
             self._log("info", f"{why}: no new trials; {len(population.running)} still run{hint}")
         return self._stopping
+
+    def _look_after(self, tuner: Tuner, now: float) -> None:
+        """Say what may be wrong with the run, once each."""
+        if now < self._looked + HEALTH_S:
+            return
+        self._looked = now
+        with suppress(ExperimentError):  # nobody is in need of it
+            for finding in findings_of(Result(self._folder), len(tuner.population.trials)):
+                if finding.key not in self._found:
+                    self._found.add(finding.key)
+                    self._log("warning", finding.text)
 
     def _limit(self, tuner: Tuner, now: float) -> str | None:
         config, best = self._config, tuner.population.best

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from json import loads
 from pathlib import Path
+from time import time
 from typing import Any
 
 from shoal import home as homes
 from shoal import views
 from shoal.core.records import Hparams
+from shoal.health import Finding, Seen, findings
 from shoal.home import ExperimentError, Folder
 from shoal.stores.sqlite import Session, SqliteStore, Tally
+
+GENERATIONS, WINDOW = 20, 2000  # as far back as health looks: steps of all, and trials
+ANCESTRY = 200  # and for the ancestor of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,11 @@ class Result:
             members=newest,
         )
 
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What may be wrong with it, by its latest trials."""
+        return findings_of(self, self.tally.trials)
+
     def trials(self) -> list[views.Row]:
         """Every trial, by id."""
         return list(self._rows)
@@ -173,6 +183,7 @@ class Result:
                 "checkpoint": best.lineage[-1].checkpoint,
             },
             "checkpoints": str(self.checkpoints),
+            "health": [finding.text for finding in self.findings],
         }  # fmt: skip
 
     def brief(self) -> dict[str, Any]:
@@ -230,6 +241,34 @@ class Result:
     def _checkpoint(self, row: views.Row) -> str | None:
         path = self.checkpoints / str(row.member) / str(row.step)
         return str(path) if row.state == "finished" and path.is_dir() else None
+
+
+def findings_of(result: Result, trials: int) -> list[Finding]:
+    """What may be wrong with a run that has so many trials, by the latest of them."""
+    config, alive = result.config, result.state == "running"
+    population, mode = config["population"], config["mode"]
+    first = max(0, trials - min(WINDOW, GENERATIONS * population))
+    with result.folder.open() as store:
+        window = range(first, trials)
+        begun = store.started(window)
+        rows = views.table(store.read_of(window), mode, alive=alive, started=begun)
+        newest = {row.member: row.id for row in rows if row.metric is not None}
+        # of one that nobody knows yet, nobody descends
+        everybody = newest.values() if len(newest) == population else ()
+        since = max(0, trials - ANCESTRY * population)
+        common = store.ancestor(list(everybody), since)
+        line = [] if common is None else views.table(store.read_of([common]), mode, alive=alive)
+    return findings(
+        Seen(
+            rows=rows,
+            population=population,
+            higher=mode == "max",
+            synchronous=config["synchronous"],
+            space=config["space"],
+            ancestor=line[0] if line else None,
+            now=time() if alive else None,
+        )
+    )
 
 
 def open(experiment: str | None = None, *, home: str | Path | None = None) -> Result:

@@ -72,6 +72,7 @@ def test_status(done: Shell) -> None:
         "seconds": status["seconds"],
         "best": {key: best[key] for key in ("id", "metric", "checkpoint")},
         "checkpoints": str(folder / "checkpoints"),
+        "health": [text for text in status["health"] if "descend" in text],
     }
     assert status["seconds"] > 0
     table = done("status").stdout

@@ -281,6 +281,7 @@ def status(result: Result) -> list[str]:
         row = result.best.lineage[-1]
         lines.append(named("best", f"{metrics([row.metric])[0]}, {where(row)}"))
     lines += [named("folder", now["folder"]), named("checkpoints", now["checkpoints"])]
+    lines += [named("health" if not n else "", text) for n, text in enumerate(now["health"])]
     latest = trials(newest, names_of(result), result.copies(newest), indent=2)
     return [heading(result), "", *facts(lines), *(["", *latest] if newest else [])]
 

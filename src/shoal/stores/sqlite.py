@@ -337,6 +337,23 @@ class SqliteStore:
                 break
         return list(found.values())
 
+    def ancestor(self, trials: Iterable[int], since: int = 0) -> int | None:
+        """The newest trial that all of `trials` go back to, or are, if it is not before `since`."""
+        front: set[int | None] = set(trials)
+        rows = self._db.execute(
+            "SELECT trial, parent FROM journal WHERE kind = 'trial' AND attempt = 1"
+            " AND trial BETWEEN ? AND ? ORDER BY trial DESC",
+            (since, max(trials, default=-1)),
+        )
+        for trial, parent in rows:  # no parent is younger than its child
+            if len(front) <= 1 or None in front:
+                break
+            if trial in front:
+                front.discard(trial)
+                front.add(parent)
+        common = front.pop() if len(front) == 1 else None
+        return common if common is not None and common >= since else None
+
     def starts(self) -> Iterator[tuple[int, int, int | None, float | None]]:
         """(trial, member, parent, score) of every trial, by id; without a score, it has none."""
         return self._db.execute(
