@@ -62,3 +62,19 @@ def test_every_command_has_help() -> None:
         assert command.help, name
         for param in command.params:
             assert getattr(param, "help", None) or param.param_type_name == "argument", param.name
+
+
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text()
+NAMED = sorted(set(re.findall(r"`(tests/[\w/.]+(?:::\w+)?)`", RELIABILITY)))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_promise_is_held_by_a_test_that_exists(name: str) -> None:
+    file, _, function = name.partition("::")
+    assert (ROOT / file).exists()
+    if function:
+        assert f"def {function}(" in (ROOT / file).read_text()
+
+
+def test_promises_are_held_by_tests() -> None:
+    assert len(NAMED) >= 40
