@@ -23,6 +23,7 @@ from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
 from shoal.result import Result, checkpoint_root, findings_of
 from shoal.runners.base import Log, Runner, RunnerError
+from shoal.runners.paced import PacedRunner
 from shoal.stores.sqlite import DAMAGE, SqliteStore, StoreError, unreadable, why
 
 Outcome = Literal["done", "stopped", "failed"]
@@ -188,7 +189,8 @@ class Controller:
             config.keep,
             later := InThread(),
         )
-        runner = self._interrupt.runner = self._make_runner(checkpoints, self._log)
+        runner = PacedRunner(self._make_runner(checkpoints, self._log))
+        self._interrupt.runner = runner
         try:
             loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
             runner.settle(self._interrupt.until)

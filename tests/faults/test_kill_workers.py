@@ -94,7 +94,7 @@ def test_killed_again_and_again_it_still_gets_there(
 def test_killed_at_200_random_moments(tmp_path: Path) -> None:
     steps = 30_000
     whole = prepared(tmp_path / "whole", steps=steps)
-    assert controller(whole, 10**9, "never") == 0
+    assert controller(whole, 10**9, "never", 400) == 0
     folder = prepared(tmp_path / "x", steps=steps)
     killed_at_random(folder, 200, 0.8)
     assert exported(folder) == exported(whole)
