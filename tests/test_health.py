@@ -1,5 +1,7 @@
 """What is said of a run that may be going wrong, and that nothing is said of one that is not."""
 
+import tempfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -202,20 +204,17 @@ def test_the_ancestor_of_all(setting: Setting) -> None:
     newest = [r.trial for m in range(population.size) if (r := population.newest(m)) is not None]
     lines = [{t.id for t in population.lineage(trial)} for trial in newest]
     common = set.intersection(*lines) if lines else set()
-    store = SqliteStore.__new__(SqliteStore)
-    import sqlite3  # noqa: PLC0415
-
-    store._db = sqlite3.connect(":memory:")
-    store._db.execute("CREATE TABLE journal (trial, parent, kind, attempt)")
-    store._db.executemany(
-        "INSERT INTO journal VALUES (?, ?, 'trial', 1)",
-        [(t.id, t.parent) for t in population.trials],
-    )
-    found = store.ancestor([trial.id for trial in newest])
-    assert found == (max(common) if common else None)
-    if found is not None:
-        assert store.ancestor([trial.id for trial in newest], since=found + 1) is None
-    store._db.close()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(SqliteStore.create(Path(folder) / "journal.db", {})) as store,
+    ):
+        for record in play.journal:
+            store.append(record)
+        store.commit()
+        found = store.ancestor([trial.id for trial in newest])
+        assert found == (max(common) if common else None)
+        if found is not None:
+            assert store.ancestor([trial.id for trial in newest], since=found + 1) is None
 
 
 def test_it_is_said_while_it_runs_and_afterwards(

@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from shoal import experiment, jobs
-from shoal.checkpoints import OWNER, members, owner_of, saved
+from shoal.checkpoints import saved
+from shoal.claims import OWNER, members, owner_of
 from shoal.config import Config
 from shoal.controller import Observer, Quiet
 from shoal.core.records import Trial

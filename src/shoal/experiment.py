@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from shoal import home as homes
 from shoal import trainable
-from shoal.checkpoints import CheckpointError, claim, release
+from shoal.claims import CheckpointError, claim, release
 from shoal.compat.nni import config as nni
 from shoal.config import Config, ConfigError, Problem, parse
 from shoal.controller import MakeRunner, Observer, Quiet, drive

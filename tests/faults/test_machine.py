@@ -151,10 +151,12 @@ def test_a_clock_that_steps_backwards(shell: Shell, tmp_path: Path) -> None:
     rows = shell.json("trials")
     assert [row["state"] for row in rows] == ["finished"] * 12
     assert shell.json("status")["seconds"] >= 0
+    assert all(row["started"] <= row["ended"] for row in rows)
+    times = [row["started"] for row in rows]
+    assert times == sorted(times), "in the order in which they were decided"
     for what in ("status", "trials", "best", "log", "list"):
         ended = shell(what)
         assert ended.returncode == 0
-        assert " -" not in ended.stdout.replace("best", "").replace(" -1", "").replace(" -2", "")
     assert shell("resume", "--steps", 4).returncode == 0
 
 

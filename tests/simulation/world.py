@@ -120,7 +120,10 @@ class Simulation:
         """How to tell this run again, and its journal."""
         how = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
         how["numbers"] = [] if isinstance(self.numbers, Random) else list(self.numbers)
-        journal = [[type(record).__name__, asdict(record)] for record in self.records]
+        journal: list[Any] = [[type(record).__name__, asdict(record)] for record in self.records]
+        for _, record in journal:
+            if "reason" in record:  # without where it happened, which is this machine's
+                record["reason"] = record["reason"].partition("\n")[0]
         return {"world": type(self).__name__, "how": how, "journal": journal}
 
     @property

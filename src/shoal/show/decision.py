@@ -64,9 +64,8 @@ def reason(decision: Decision) -> str:
         return f"{rank}, and the strategy decided so"
     if bottom == 0:
         return f"{rank}, and of {plural(size, 'member')} nobody copies"
-    if decision.what == "copied":
-        return f"{rank}, and the last {bottom} copy"
-    return f"{rank}, and only the last {bottom} copy"
+    copiers = "the last copies" if bottom == 1 else f"the last {bottom} copy"
+    return f"{rank}, and {'' if decision.what == 'copied' else 'only '}{copiers}"
 
 
 def whose(decision: Decision, donor: Place) -> str:
