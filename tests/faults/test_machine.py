@@ -128,6 +128,17 @@ def test_workers_need_one_each(shell: Shell, tmp_path: Path) -> None:
     assert shell("resume").returncode == 0, "where more may be open"
 
 
+@pytest.mark.soak
+def test_three_hundred_workers_under_a_limit_of_a_thousand(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "climb.py").write_text(CLIMB)
+    words: dict[str, Any] = {
+        "trainable": "climb:Climb", "command": None, "population": 300, "workers": 300, "steps": 2,
+        "space": {"h0": {"float": [0.0, 1.0]}, "h1": {"float": [0.0, 1.0]}},
+    }  # fmt: skip
+    ended = limited(shell, write(tmp_path, **words), 1000)
+    assert ended.returncode == 0, ended.stderr
+
+
 # ------------------------------------------------------------------ time
 
 BACKWARDS = """

@@ -51,7 +51,7 @@ def salvage(path: Path) -> Salvage:
             with suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         size = copy.stat().st_size
-        whole = not _lengthened(copy, size)
+        whole = _whole(copy)
         try:
             with closing(sqlite3.connect(copy, isolation_level=None)) as db:
                 db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -75,18 +75,23 @@ def rebuilt(path: Path, found: Salvage, entries: list[Entry]) -> None:
                 store.put(f"INSERT OR IGNORE INTO {table} VALUES ({places})", row)  # noqa: S608
 
 
-def _lengthened(path: Path, size: int) -> bool:
-    """Whether the end of a file is lost: then it is as long as its header says after this.
+def _whole(path: Path) -> bool:
+    """Whether a file is as long as its header says; after this it is, one way or the other.
 
-    SQLite opens no shorter one. Whose header asks for very much more is damaged there.
+    SQLite opens none whose end is lost, and reads nothing beyond the end that it is told of. Whose
+    header asks for very much more is damaged there.
     """
     with path.open("r+b") as file:
         header = file.read(32)
-        told = int.from_bytes(header[16:18]) * int.from_bytes(header[28:32])
-        lost = header.startswith(b"SQLite format 3") and size < told < MOST_LOST * size
-        if lost:
-            file.truncate(told)
-    return lost
+        page, told = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
+        if not header.startswith(b"SQLite format 3") or page == 0:
+            return False
+        there = -(-path.stat().st_size // page)
+        pages = told if there < told < MOST_LOST * there else there
+        file.seek(28)
+        file.write(pages.to_bytes(4))
+        file.truncate(pages * page)
+    return there == told
 
 
 def _read(db: sqlite3.Connection, size: int, *, whole: bool) -> Salvage:
