@@ -114,6 +114,23 @@ def test_the_new_lasts_before_the_old_is_deleted(
     assert deeds == ["last 1", "last 1", "remove 0"], "itself, then the note that it lasts"
 
 
+def test_what_is_gone_before_it_lasts_is_nobodys_trouble(tmp_path: Path) -> None:
+    waiting, later = threading.Event(), InThread()
+
+    def hold_up() -> None:
+        waiting.wait()
+
+    later(hold_up)
+    population, kept = grown(tmp_path, later)
+    rooms.remove(kept.save(population.trials[0]))
+    waiting.set()
+    later.flush()
+    later.close()
+    assert not kept.save(population.trials[0]).exists()
+    with pytest.raises(FileNotFoundError):
+        make_last(kept.save(population.trials[0]), tmp_path)
+
+
 def test_after_a_power_cut_what_did_not_last_is_none(tmp_path: Path) -> None:
     class Never(AtOnce):
         def __call__(self, deed: object) -> None:

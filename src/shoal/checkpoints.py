@@ -96,7 +96,7 @@ class Checkpoints:
         folder = self.save(self.population.trials[id])
 
         def last() -> None:
-            if folder.is_dir():  # nobody has deleted it meanwhile
+            with suppress(FileNotFoundError):  # it was deleted, or is being saved again
                 make_last(folder, self.root)
                 (folder / LASTS).touch()
                 make_last(folder, folder)

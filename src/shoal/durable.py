@@ -21,8 +21,9 @@ def make_last(folder: Path, root: Path) -> None:
     """Return when `folder`, all that is in it, and its name in `root` would survive a power cut.
 
     Raises:
-        OSError: the disk is full, or worse.
+        OSError: the disk is full, or worse; FileNotFoundError: there is no such folder.
     """
+    folder.stat()
     for path in (*folder.rglob("*"), folder):
         _synchronise(path)
     while folder != root:
