@@ -141,6 +141,14 @@ def test_a_result_that_is_no_number(
     assert verdicts(ended)["the final result is a number"] == "failed"
 
 
+def test_only_what_the_user_saved_is_looked_at(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "0" / "0"
+    checkpoint.mkdir(parents=True)
+    for name in (".shoal.json", ".lasts", "model.pt"):
+        (checkpoint / name).touch()
+    assert list(check.files(tmp_path)) == [checkpoint / "model.pt"]
+
+
 def test_what_the_file_system_does_not_tell_is_unknown() -> None:
     seen = [check.Seen(Trial(2, 0, 1, {}, 0), files=1, read=0)]
     unknown = check.about_loading("what", seen, reads_show=False)

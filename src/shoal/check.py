@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from shoal import experiment, jobs
-from shoal.checkpoints import saved
+from shoal.checkpoints import LASTS, WORKERS, saved
 from shoal.claims import OWNER, members, owner_of
 from shoal.config import Config
 from shoal.controller import Observer, Quiet
@@ -22,6 +22,7 @@ from shoal.home import Folder
 from shoal.views import Row, copies
 
 MEMBERS = STEPS = 2
+OURS = (OWNER, WORKERS, LASTS)  # files that we put beside what is saved
 UNUSABLE = ("no result", "bad result", "nan")  # the kinds of failure that a process survives
 
 
@@ -258,9 +259,9 @@ def size(bytes_: int) -> str:
 
 
 def files(root: Path, *inside: int) -> Iterator[Path]:
-    """The files below a folder; a link leads to what is not ours, and is left alone."""
+    """The user's files below a folder; a link leads to what is not theirs, and is left alone."""
     for path in root.joinpath(*map(str, inside)).rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.name != OWNER:
+        if path.is_file() and not path.is_symlink() and path.name not in OURS:
             yield path
 
 
