@@ -247,6 +247,17 @@ class SqliteStore:
         )
         return map(decode, self._db.execute(query, (json.dumps(sorted(set(trials))),)))
 
+    def since(self, seq: int) -> Iterator[tuple[Any, ...]]:
+        """The records after `seq`, undecoded: hyperparameters are JSON.
+
+        (seq, at, kind, trial, attempt, member, step, parent, hparams, score, failure) of each.
+        """
+        return self._db.execute(
+            "SELECT seq, at, kind, trial, attempt, member, step, parent, hparams, score, failure"
+            " FROM journal WHERE seq > ? ORDER BY seq",
+            (seq,),
+        )
+
     def records(self) -> Iterator[Record]:
         """The journal as far as decisions depend on it: without times and further metrics.
 

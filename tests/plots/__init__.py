@@ -1,0 +1,1 @@
+"""Tests of the pictures: of their data, not of their pixels."""
