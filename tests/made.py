@@ -81,6 +81,7 @@ def tell(folder: Folder, config: Config, until: int | None, failing: float, seco
     total = config.population * (config.steps or 1)
     clock = dict.fromkeys(range(config.population), 0.0)
     began = time.time() - seconds * (config.steps or 1) * 1.3
+    store._now = lambda: began
     store.begin(1, "elsewhere")
     while not tuner.done and (until is None or len(tuner.population.trials) < until):
         wave = []
@@ -105,6 +106,7 @@ def tell(folder: Folder, config: Config, until: int | None, failing: float, seco
                 report = Finished(trial.id, land.score(trial), {"loss": rng.random()})
             tuner.tell(report)
             put(store, report, began + clock[trial.member])
+    store._now = lambda: began + max(clock.values())
     store.end("done", "")
     store.close()
 

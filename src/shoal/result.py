@@ -134,9 +134,12 @@ class Result:
         """What may be wrong with it, by its latest trials."""
         return findings_of(self, self.tally.trials)
 
-    def trials(self) -> list[views.Row]:
-        """Every trial, by id."""
-        return list(self._rows)
+    def trials(self, ids: Iterable[int] | None = None) -> list[views.Row]:
+        """Every trial, or these, by id."""
+        if ids is None:
+            return list(self._rows)
+        with self.folder.open() as store:
+            return self._read(store, ids)
 
     def trial(self, id: int) -> views.Row | None:
         """The trial with this id, if there is one."""

@@ -251,6 +251,17 @@ def test_an_export_that_cannot_be_written_leaves_nothing(done: Shell, tmp_path: 
     assert list(tmp_path.iterdir()) == [there]
 
 
+def test_the_report(done: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "seen.html"
+    ended = done("report", "toy", "-o", file)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert f"in {file}" in ended.stderr
+    text = file.read_text()
+    assert text.startswith("<!doctype html>")
+    assert done("report", "-o", "-").stdout == text
+    assert "cannot be written" in refusal(done("report", "-o", tmp_path / "nowhere" / "x.html"))
+
+
 def test_rm_deletes_the_experiment_and_its_checkpoints(shell: Shell, tmp_path: Path) -> None:
     checkpoints = tmp_path / "checkpoints"
     file = write(tmp_path / "toy", checkpoints=str(checkpoints), steps=1)

@@ -1,4 +1,4 @@
-"""The `export` command: every trial in a file."""
+"""The commands that write files: every trial, and the report."""
 
 import csv
 import io
@@ -37,11 +37,29 @@ def export(experiment: str | None, home: Path | None, output: str, form: Format 
         text = comma_separated(columns(exported, names_of(result)))
     else:
         text = json.dumps(strict(exported), indent=2, allow_nan=False) + "\n"
+    what = f"{plural(len(exported), 'trial')} of {title(result.name, result.id)}"
+    put(output, text, what)
+
+
+def report(experiment: str | None, home: Path | None, output: str) -> None:
+    """Write the report of an experiment to the file `output`, whole or not at all.
+
+    Raises:
+        ExperimentError: the file cannot be written.
+    """
+    from shoal.report import report as made  # noqa: PLC0415 (plotly and numpy take long)
+
+    result = result_of(experiment, home=home)
+    put(output, made(result), f"the report of {title(result.name, result.id)}")
+
+
+def put(output: str, text: str, what: str) -> None:
+    """Write `text`, and say `what` it is; "-" is stdout."""
     if output == "-":
         click.echo(text, nl=False)
         return
     write(Path(output), text)
-    tell(f"{plural(len(exported), 'trial')} of {title(result.name, result.id)} in {output}")
+    tell(f"{what} in {output}")
 
 
 def strict(value: Any) -> Any:

@@ -319,6 +319,23 @@ def export(
 
 
 @cli.command()
+@experiment_argument
+@click.option(
+    "-o", "--output", metavar="FILE", default="report.html", show_default=True,
+    help='The file; "-" for stdout.',
+)  # fmt: skip
+@home_option
+def report(experiment: str | None, *, output: str, home: Path | None) -> None:
+    """Write what came out of an experiment to one HTML file.
+
+    Pictures, schedule, copies and settings; it needs no server and no network.
+    """
+    from shoal.cli import exporting
+
+    exporting.report(experiment, home, output)
+
+
+@cli.command()
 @click.argument("experiment")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option

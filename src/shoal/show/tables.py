@@ -252,6 +252,12 @@ def names_of(result: Result) -> list[str]:
     return list(result.config["space"])
 
 
+def named_metric(result: Result) -> str:
+    """What the metric is called."""
+    metric: str = result.config["metric"]
+    return "metric" if metric == "default" else metric
+
+
 def named(name: str, fact: str) -> list[str | Cell]:
     """A line of facts."""
     return [Cell(name, "dim"), fact]
@@ -310,8 +316,7 @@ def winner(result: Result) -> list[str]:
     gain = None if never is None else abs(best.metric - never)
     top, without, gained = metrics([best.metric, never, gain])
     wide = max(map(len, (top, without, gained)))
-    metric = result.config["metric"]
-    name = "best" if metric == "default" else f"best {metric}"
+    name = "best" if result.config["metric"] == "default" else f"best {named_metric(result)}"
     lines: list[list[str | Cell]] = [[Cell(name, "dim"), Cell(top.rjust(wide), "good"), where(row)]]
     if alone is not None and alone.id == row.id:
         same = "the same: it copied nobody on its way"

@@ -1,0 +1,67 @@
+"""What an experiment has come to, in three sentences."""
+
+from itertools import pairwise
+
+from shoal.result import Result
+from shoal.show.tables import duration, metrics, named_metric, plural, value
+from shoal.views import Row
+
+
+def sentences(result: Result) -> list[str]:
+    """What was run, what came out, and how the winner came by it."""
+    return [ran(result), *([] if result.best is None else [found(result), went(result)])]
+
+
+def ran(result: Result) -> str:
+    """What was run, and how it ended."""
+    config, progress = result.config, result.progress
+    size = plural(config["population"], "member")
+    of = "" if progress.total is None else f" of {progress.total:,}"
+    state = {
+        "running": "is running", "done": "is done", "stopped": "was stopped",
+        "failed": "has failed", "killed": "was killed",
+    }[result.state]  # fmt: skip
+    why = f" ({result.reason})" if result.reason and result.state != "running" else ""
+    return (
+        f"{result.name} {state}{why}: {size} at step {progress.step}, {progress.finished:,}{of} "
+        f"trials finished in {duration(result.seconds)}"
+        + (f", {plural(progress.failed, 'trial')} failed." if progress.failed else ".")
+    )
+
+
+def found(result: Result) -> str:
+    """What the best is, and what it is worth beside what would have been found without copying."""
+    best, alone = result.best, result.uncopied
+    assert best is not None
+    row = best.lineage[-1]
+    never = None if alone is None else alone.metric
+    top, without, gained = metrics(
+        [best.metric, never, None if never is None else abs(best.metric - never)]
+    )
+    text = f"The best {named_metric(result)} is {top}, of member {row.member} at step {row.step}"
+    if alone is None:
+        return f"{text}."
+    if alone.id == row.id:
+        return f"{text}; it copied nobody on its way."
+    return f"{text}; without copying it would have been {without}: {gained} were gained."
+
+
+def went(result: Result) -> str:
+    """How the winner came by it: whose weights, and what its hyperparameters did."""
+    assert result.best is not None
+    line = result.best.lineage
+    members = 1 + sum(a.member != b.member for a, b in pairwise(line))
+    where = "stayed with one member" if members == 1 else f"went through {members} members"
+    moves = [move for name in result.config["space"] if (move := moved(name, line))]
+    how = f"; {', '.join(moves)}" if moves else ", under the same hyperparameters all the time"
+    return f"Its weights {where}{how}."
+
+
+def moved(name: str, line: list[Row]) -> str:
+    """What became of a hyperparameter along a lineage; nothing, if it stayed the same."""
+    values = [row.hparams.get(name) for row in line]
+    changes = sum(a != b for a, b in pairwise(values))
+    if not changes:
+        return ""
+    often = "once" if changes == 1 else f"{changes} times"
+    return f"{name} changed {often}, from {value(values[0])} to {value(values[-1])}"
