@@ -225,6 +225,8 @@ class Reader:
     higher: bool
     space: Mapping[str, Any]
     seq: int = 0  # of the last record that was read
+    begun: int = 0  # how often somebody was found to have begun, or to have begun again
+    failures: bool = False  # whether any trial has ever failed
 
     def __post_init__(self) -> None:
         self._domains = domains(self.space)
@@ -251,18 +253,17 @@ class Reader:
 
     def read(self, store: SqliteStore) -> bool:
         """Take in what is new in `store`; whether anything was."""
-        before = self.seq
+        before = self.seq, self.begun
         for row in store.since(self.seq):
             self._take(*row)
-        begun = False
         if self._open:
             for (trial, attempt), at in store.started(self._open).items():
                 if attempt == self._attempt[trial] and self._floats["started"][trial] != at:
                     self._floats["started"][trial] = at
-                    begun = True
+                    self.begun += 1
             states = self._ints["state"]
             self._open = {trial for trial in self._open if states[trial] in {RUNNING, GONE}}
-        return begun or self.seq != before
+        return before != (self.seq, self.begun)
 
     def history(self) -> History:
         """What was read."""
@@ -296,6 +297,7 @@ class Reader:
                 floats["metric"][trial] = (score if self.higher else -score) + 0.0
             else:
                 ints["state"][trial] = GONE if failure == LOST else FAILED
+                self.failures = True
             return
         self._open.add(trial)
         if attempt > 1:  # decided before, and now begun again

@@ -250,7 +250,7 @@ def link(folder: Folder, home: Path) -> None:
 
 def experiments(home: Path) -> list[Folder]:
     """The experiments in `home`, oldest first."""
-    return sorted(_folders(home), key=lambda folder: (created(folder), folder.id))
+    return sorted(folders(home), key=lambda folder: (created(folder), folder.id))
 
 
 def find(home: Path, name: str | None) -> Folder:
@@ -307,7 +307,8 @@ def created(folder: Folder) -> float:
         return 0.0
 
 
-def _folders(home: Path) -> Iterator[Folder]:
+def folders(home: Path) -> Iterator[Folder]:
+    """The experiments in `home`, in no order; none is opened."""
     with suppress(OSError):
         for path in home.iterdir():
             if not path.name.startswith(".") and _has_journal(path):

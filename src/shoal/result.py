@@ -246,6 +246,21 @@ class Result:
         return str(path) if row.state == "finished" and path.is_dir() else None
 
 
+def unreadable(folder: Folder, reason: str) -> dict[str, Any]:
+    """What takes the place of `Result.brief` where there is nothing to be read."""
+    return {
+        "id": folder.id,
+        "name": None,
+        "state": "unreadable",
+        "reason": reason,
+        "created": None,
+        "trials": {"finished": None, "total": None},
+        "seconds": None,
+        "best": None,
+        "folder": str(folder.path),
+    }
+
+
 def findings_of(result: Result, trials: int) -> list[Finding]:
     """What may be wrong with a run that has so many trials, by the latest of them."""
     config, alive = result.config, result.state == "running"

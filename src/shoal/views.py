@@ -208,6 +208,14 @@ def columns(exported: Sequence[Mapping[str, Any]], names: Collection[str]) -> li
     ]
 
 
+def hidden(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with what was said, and without the values of variables: they may be secrets."""
+    said = {key: value for key, value in config.items() if value not in (None, {}, [])}
+    if "env" in said:
+        said["env"] = dict.fromkeys(said["env"], "...")
+    return said
+
+
 def iso(at: float) -> str:
     """A time as text: ISO 8601, UTC, to the millisecond."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -1,6 +1,7 @@
 """The report, opened from the disk."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,26 @@ def test_a_phone_in_the_dark(window: Windows, file: Path) -> None:
     expect(title).to_have_css("fill", "rgb(230, 233, 237)")
     page.emulate_media(color_scheme="light")
     expect(title).to_have_css("fill", "rgb(28, 33, 40)")
+
+
+def test_lines_are_selected_by_a_box_over_an_axis(window: Windows, file: Path) -> None:
+    page = window()
+    page.goto(file.as_uri())
+    chart = page.locator(".chart[data-figure=figure-parallel]")
+    chart.scroll_into_view_if_needed()
+    area = chart.locator(".nsewdrag").bounding_box()
+    assert area is not None
+    # the last axis is the gain: its upper half
+    x, y = area["x"] + area["width"] * 0.93, area["y"]
+    page.mouse.move(x - 15, y + 2)
+    page.mouse.down()
+    page.mouse.move(x + 30, y + area["height"] / 2, steps=5)
+    page.mouse.up()
+    expect(chart).to_have_attribute("data-lines", re.compile(r"[1-9]\d*"))
+    count = int(chart.get_attribute("data-lines") or 0)
+    assert 0 < count < 88
+    page.mouse.dblclick(area["x"] + 5, y + 5)
+    expect(chart).to_have_attribute("data-lines", "")
 
 
 def test_the_schedule_is_copied(window: Windows, file: Path) -> None:

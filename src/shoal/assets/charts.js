@@ -1,12 +1,43 @@
 // Figures as plotly's Python side writes them, in the colours of the page that they are on.
 
-const MODE = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+const MODE = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d"] };
 
 // Draw `figure` in `element`, or again with what has changed: zoom and hidden lines stay.
 export async function draw(element, figure) {
   const { data, layout } = themed(figure, element);
   layout.uirevision = "stays";
   await Plotly.react(element, data, layout, MODE);
+  if (data.some(isParallel)) brushable(element, figure.data);
+}
+
+const isParallel = (trace) => trace.meta === "parallel";
+
+// Of parallel coordinates, let only those lines be seen that cross an axis inside a dragged box.
+function brushable(element, traces) {
+  const indices = traces.flatMap((trace, index) => (isParallel(trace) ? [index] : []));
+  const lines = indices.map((index) => points(traces[index]));
+  const show = (box) => {
+    const inside = ({ x, y }) => x >= box.x[0] && x <= box.x[1] && y >= box.y[0] && y <= box.y[1];
+    const wanted = new Set(box && lines.flat().filter(inside).map((point) => point.id));
+    element.dataset.lines = box ? wanted.size : "";
+    const seen = (line) => line.map(({ y, id }) => (!box || wanted.has(id) ? y : null));
+    Plotly.restyle(element, { y: lines.map(seen) }, indices);
+  };
+  element.removeAllListeners("plotly_selected");
+  element.removeAllListeners("plotly_deselect");
+  element.on("plotly_selected", (event) => show(event?.range));
+  element.on("plotly_deselect", () => show(null));
+}
+
+function points({ x, y, customdata }) {
+  const [xs, ys, facts] = [x, y, customdata].map(decoded);
+  return Array.from(xs, (place, n) => ({ x: place, y: ys[n], id: facts[4 * n] }));
+}
+
+// The numbers of an array as plotly's Python side writes it.
+function decoded({ bdata, dtype }) {
+  const bytes = Uint8Array.from(atob(bdata), (char) => char.charCodeAt(0));
+  return new { f4: Float32Array, f8: Float64Array }[dtype](bytes.buffer);
 }
 
 // Let `figures` be drawn as soon as they come into view.
@@ -30,10 +61,7 @@ function themed(figure, element) {
     layout.title = { ...layout.title, font: { size: 12 } };
     layout.legend = { ...layout.legend, font: { size: 10 }, entrywidth: 100 };
   }
-  const ink = { color: style.color };
-  const data = figure.data.map((trace) =>
-    trace.type === "parcoords" ? { ...trace, labelfont: ink, tickfont: ink, rangefont: ink } : trace);
-  return { data, layout };
+  return { data: figure.data, layout };
 }
 
 function variable(style, name) {

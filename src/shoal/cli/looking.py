@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
 from shoal.cli.words import answer, answer_all, tell, title
-from shoal.home import ExperimentError, Folder, experiments
-from shoal.result import Result, home_of
+from shoal.home import ExperimentError, experiments
+from shoal.result import Result, home_of, unreadable
 from shoal.result import open as result_of
 from shoal.runners import written
 from shoal.show import tables
@@ -39,21 +38,6 @@ def listing(home: Path | None, *, as_json: bool) -> None:
         show(*tables.listing(briefs))
     else:
         tell(f"there is no experiment in {home_of(home)} yet: `shoal run CONFIG` makes one")
-
-
-def unreadable(folder: Folder, reason: str) -> dict[str, Any]:
-    """What takes the place of `Result.brief` where there is nothing to be read."""
-    return {
-        "id": folder.id,
-        "name": None,
-        "state": "unreadable",
-        "reason": reason,
-        "created": None,
-        "trials": {"finished": None, "total": None},
-        "seconds": None,
-        "best": None,
-        "folder": str(folder.path),
-    }
 
 
 def status(experiment: str | None, home: Path | None, *, as_json: bool) -> None:

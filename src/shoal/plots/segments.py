@@ -1,11 +1,44 @@
 """Which hyperparameters went with which gain: each step of each member a line."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
 import numpy as np
+from plotly.colors import sample_colorscale
 
 from shoal.history import NOBODY, Domain, Floats, History, Ints
-from shoal.plots.style import INK, Picture, escaped, nothing, of_journal, picture, sampled, shown
+from shoal.plots.style import (
+    GRID,
+    Picture,
+    escaped,
+    nothing,
+    of_journal,
+    picture,
+    sampled,
+    shown,
+)
 
-LINES = 2000  # as many are drawn, of the best gains more
+LINES = 1000  # as many are drawn, of the best gains more
+SHADES = 7  # colours, from the smallest gain to the largest
+TICKS = 5  # of an axis, about
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One of the parallel axes.
+
+    Args:
+        name: what is on it.
+        values: of each line, as they are: (L,).
+        heights: where that is on the axis, from 0 to 1: (L,).
+        ticks: (height, label) of what is written beside it.
+    """
+
+    name: str
+    values: Floats
+    heights: Floats
+    ticks: Sequence[tuple[float, str]]
 
 
 @of_journal
@@ -13,6 +46,8 @@ def parallel(history: History) -> Picture:
     """Parallel coordinates of the steps: hyperparameters, the metric, and what the step gained.
 
     Drawn step by step and not by member: under PBT a member's hyperparameters change as it goes.
+    The lines are ordinary ones, and not plotly's `parcoords`, which run code that is made on the
+    way: a page with a strict Content-Security-Policy forbids that.
     """
     title = "Steps: hyperparameters, and what a step under them gained"
     gained = gains(history)
@@ -21,23 +56,55 @@ def parallel(history: History) -> Picture:
         return nothing(title, "no step has gone on from another one yet")
     kept = there[chosen(gained[there])]
     moving = [domain for domain in history.domains if not domain.fixed]
-    dimensions = [
-        {"label": "step", "values": history.step[kept]},
-        *(dimension(history, domain, kept) for domain in moving),
-        {"label": escaped(history.called), "values": history.metric[kept]},
-        {"label": "gain", "values": gained[kept]},
+    axes = [
+        linear("step", history.step[kept].astype(float)),
+        *(axis_of(history, domain, kept) for domain in moving),
+        linear(escaped(history.called), history.metric[kept]),
+        linear("gain", gained[kept]),
     ]
-    figure = picture(title)
-    ends = np.nanpercentile(gained[kept], [5, 95])
-    figure.add_parcoords(
-        dimensions=dimensions,
-        line={
-            "color": gained[kept], "colorscale": "Cividis", "cmin": ends[0], "cmax": ends[1],
-            "showscale": True, "colorbar": {"title": {"text": "gain"}, "thickness": 10},
-        },
-        labelfont={"color": INK}, tickfont={"color": INK}, rangefont={"color": INK},
+    figure = picture(title, showlegend=False, hovermode="closest", dragmode="select")
+    shades = shaded(gained[kept])
+    colours = sample_colorscale("Cividis", [n / (SHADES - 1) for n in range(SHADES)])
+    for shade, colour in enumerate(colours):
+        lines = np.flatnonzero(shades == shade)
+        x, y, facts = strung(axes, lines, kept, history)
+        figure.add_scatter(
+            x=x, y=y, customdata=facts, mode="lines", name=f"gain {shade + 1} of {SHADES}",
+            line={"color": colour, "width": 1}, connectgaps=False, meta="parallel",
+            hovertemplate=(
+                "trial %{customdata[0]} (member %{customdata[1]}, step %{customdata[2]}): "
+                "%{customdata[3]:.4g}<extra></extra>"
+            ),
+        )  # fmt: skip
+    for place, axis in enumerate(axes):
+        figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": GRID})
+        for height, label in axis.ticks:
+            figure.add_annotation(
+                x=place, y=height, text=label, showarrow=False, xanchor="left", xshift=3,
+                font={"size": 10},
+            )  # fmt: skip
+    figure.update_xaxes(
+        tickvals=list(range(len(axes))), ticktext=[axis.name for axis in axes], side="top",
+        showgrid=False, range=[-0.1, len(axes) - 0.6], fixedrange=True,
     )  # fmt: skip
-    return figure.update_layout(margin={"l": 70, "r": 30, "t": 90, "b": 30})
+    figure.update_yaxes(visible=False, range=[-0.03, 1.03], fixedrange=True)
+    return figure.update_layout(margin={"l": 20, "r": 20, "t": 84, "b": 20})
+
+
+def strung(
+    axes: Sequence[Axis], lines: Ints, kept: Ints, history: History
+) -> tuple[Floats, Floats, Floats]:
+    """(x, y, customdata) of some lines over all axes, a gap after each."""
+    gap = np.full((len(lines), 1), np.nan)
+    across = np.arange(len(axes), dtype=float)[None].repeat(len(lines), axis=0)
+    heights = np.stack([axis.heights[lines] for axis in axes], axis=1)
+    values = np.stack([axis.values[lines] for axis in axes], axis=1)
+    trials = kept[lines]
+    facts = [trials, history.member[trials], history.step[trials]]
+    wide = [fact[:, None].repeat(len(axes) + 1, axis=1) for fact in facts]
+    told = np.stack([*wide, np.concatenate([values, gap], axis=1)], axis=2)
+    x, y = (np.concatenate([part, gap], axis=1).ravel() for part in (across, heights))
+    return x, y, told.reshape(-1, 4)
 
 
 def gains(history: History) -> Floats:
@@ -55,18 +122,46 @@ def chosen(gained: Floats) -> Ints:
     return np.union1d(top, sampled(len(gained), LINES - len(top)))
 
 
-def dimension(history: History, domain: Domain, kept: Ints) -> dict[str, object]:
-    """The axis of a hyperparameter; a logarithmic one has its labels at powers of ten."""
+def shaded(gained: Floats) -> Ints:
+    """The shade of each gain, in order: (L,). Single large ones do not make all others alike."""
+    low, high = np.nanpercentile(gained, [5, 95])
+    share = (gained - low) / (high - low) if high > low else np.full(len(gained), 0.5)
+    shades: Ints = np.clip(share * SHADES, 0, SHADES - 1).astype(np.int64)
+    return shades
+
+
+def axis_of(history: History, domain: Domain, kept: Ints) -> Axis:
+    """The axis of a hyperparameter, on the scale of its domain."""
     values, name = history.values[domain.name][kept], escaped(domain.name)
     if not domain.numeric:
-        labels = history.labels[domain.name]
-        ticks = {"tickvals": list(range(len(labels))), "ticktext": shown(labels)}
-        return {"label": name, "values": values, **ticks}
-    if not domain.log:
-        return {"label": name, "values": values}
+        labels = shown(history.labels[domain.name])
+        last = max(1, len(labels) - 1)
+        ticks = [(n / last, label) for n, label in enumerate(labels)]
+        return Axis(name, values, values / last, ticks)
+    return logarithmic(name, values) if domain.log else linear(name, values)
+
+
+def linear(name: str, values: Floats) -> Axis:
+    """An axis from the lowest of `values` to the highest."""
+    low, high = ends(values)
+    ticks = [(n / TICKS, f"{low + (high - low) * n / TICKS:.3g}") for n in range(TICKS + 1)]
+    return Axis(name, values, (values - low) / (high - low), ticks)
+
+
+def logarithmic(name: str, values: Floats) -> Axis:
+    """An axis with powers of ten."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where(values > 0, np.log10(values), np.nan)
-    low, high = np.nanmin(logs), np.nanmax(logs)
-    powers = np.arange(np.floor(low), np.ceil(high) + 1)
-    texts = [f"{10**power:.0e}" for power in powers]
-    return {"label": name, "values": logs, "tickvals": powers.tolist(), "ticktext": texts}
+    low, high = ends(logs)
+    low, high = floor(low), max(ceil(high), floor(low) + 1)
+    every = ceil((high - low) / TICKS)
+    ticks = [((n - low) / (high - low), f"1e{n}") for n in range(low, high + 1, every)]
+    return Axis(name, values, (logs - low) / (high - low), ticks)
+
+
+def ends(values: Floats) -> tuple[float, float]:
+    """(lowest, highest) of `values`, never the same."""
+    if not np.isfinite(values).any():
+        return 0.0, 1.0
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return (low, high) if high > low else (low - 0.5, high + 0.5)

@@ -1,12 +1,13 @@
 """`shoal report`: an experiment as one file that needs no server and no network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from json import dumps
 from typing import Any
 
 import numpy as np
 from yaml import safe_dump
 
+from shoal import views
 from shoal.assets import plotly_js, text
 from shoal.history import History, Ints
 from shoal.plots import PICTURES
@@ -16,8 +17,8 @@ from shoal.result import Result
 from shoal.show import tables
 from shoal.show.layout import one_line
 from shoal.show.story import sentences
-from shoal.show.tables import LOOKS, duration, metrics, plural, value
-from shoal.views import Row, iso
+from shoal.show.tables import LOOKS, duration, metrics, plural
+from shoal.views import iso
 
 COPIES = 200  # rows of the table of copies: the winner's, and those that gained most
 
@@ -34,8 +35,8 @@ CAPTIONS = {
     "step later. Below, how many were better for it.",
     "diversity": "How far the members are apart in each hyperparameter (0: all the same), and how "
     "many of the first members still have descendants.",
-    "parallel": "Each line is one step of one member. Drag along an axis to select; what is bright "
-    "gained most.",
+    "parallel": "Each line is one step of one member. Drag a box over an axis to "
+    "see only the lines through it; what is bright gained most.",
     "timeline": "What the members' time went into.",
 }
 
@@ -162,7 +163,7 @@ def copies(result: Result, history: History) -> Html:
         looks = "good" if gain > 0 else "bad" if gain < 0 else ""
         rows.append([
             row.step, f"{donor.member} → {row.member}", *told,
-            tag("span", gained, class_=looks), explored(donor, row),
+            tag("span", gained, class_=looks), tables.explored(donor, row),
         ])  # fmt: skip
     header = ["step", "members", "before", "donor", "after", "gain", "explored"]
     return tag("section", title, note and tag("p", note, class_="soft"), table(header, rows))
@@ -176,19 +177,9 @@ def chosen(trials: Ints, gain: Any, line: Ints) -> Ints:
     return np.sort(np.concatenate([own, np.array(rest, dtype=np.int64)]))
 
 
-def explored(donor: Row, row: Row) -> str:
-    """What exploring has changed after a copy."""
-    old, new = donor.hparams, row.hparams
-    return ", ".join(
-        f"{name} {value(old.get(name))} → {value(new[name])}"
-        for name in new
-        if old.get(name) != new[name]
-    )
-
-
 def setup(result: Result) -> Html:
     """What was run: all that the experiment file says."""
-    config = hidden(result.config)
+    config = views.hidden(result.config)
     facts = [
         ("time", duration(result.seconds)), ("folder", str(result.folder.path)),
         ("checkpoints", str(result.checkpoints)),
@@ -200,14 +191,6 @@ def setup(result: Result) -> Html:
         tag("dl", [[tag("dt", name), tag("dd", fact)] for name, fact in facts], class_="facts"),
         tag("pre", safe_dump(config, sort_keys=False, allow_unicode=True), tabindex="0"),
     )
-
-
-def hidden(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with what was said, and without the values of variables: they may be secrets."""
-    said = {key: value for key, value in config.items() if value not in (None, {}, [])}
-    if "env" in said:
-        said["env"] = dict.fromkeys(said["env"], "...")
-    return said
 
 
 def table(names: list[str], rows: Iterable[Iterable[Child]]) -> Html:

@@ -166,6 +166,16 @@ def source(member: int | None) -> str:
     return "" if member is None else f"← {member}"
 
 
+def explored(donor: Row, row: Row) -> str:
+    """What exploring has changed after a copy."""
+    old, new = donor.hparams, row.hparams
+    return ", ".join(
+        f"{name} {value(old.get(name))} → {value(new[name])}"
+        for name in new
+        if old.get(name) != new[name]
+    )
+
+
 def cell(hparams: Hparams, name: str) -> str:
     """The hyperparameter `name`, if this trial has it."""
     return value(hparams[name]) if name in hparams else ""

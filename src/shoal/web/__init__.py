@@ -1,0 +1,1 @@
+"""`shoal ui`: experiments in a browser, and as JSON. Nothing is decided here."""
