@@ -7,7 +7,7 @@ a checkpoint still there) is given.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from math import inf
+from math import inf, isfinite
 from typing import Any, Literal
 
 from shoal.core.records import LOST, Failed, Finished, Hparams, Trial
@@ -214,6 +214,19 @@ def hidden(config: Mapping[str, Any]) -> dict[str, Any]:
     if "env" in said:
         said["env"] = dict.fromkeys(said["env"], "...")
     return said
+
+
+def strict(value: Any) -> Any:
+    """`value` with null for the NaN and infinities that a trial may have reported on its way."""
+    match value:
+        case float():
+            return value if isfinite(value) else None
+        case dict():
+            return {key: strict(item) for key, item in value.items()}
+        case list() | tuple():
+            return [strict(item) for item in value]
+        case _:
+            return value
 
 
 def iso(at: float) -> str:

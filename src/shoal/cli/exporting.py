@@ -1,12 +1,9 @@
 """The commands that write files: every trial, and the report."""
 
-import csv
-import io
 import json
 import os
-from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -14,8 +11,8 @@ from shoal.cli.entry import interruptible
 from shoal.cli.words import tell, title
 from shoal.home import ExperimentError
 from shoal.result import open as result_of
-from shoal.show.tables import names_of, plural
-from shoal.views import columns
+from shoal.show.tables import comma_separated, names_of, plural
+from shoal.views import columns, strict
 
 Format = Literal["json", "csv"]
 
@@ -60,33 +57,6 @@ def put(output: str, text: str, what: str) -> None:
         return
     write(Path(output), text)
     tell(f"{what} in {output}")
-
-
-def strict(value: Any) -> Any:
-    """`value` with null for the NaN and infinities that a trial may have reported on its way."""
-    match value:
-        case float():
-            return value if isfinite(value) else None
-        case dict():
-            return {key: strict(item) for key, item in value.items()}
-        case list() | tuple():
-            return [strict(item) for item in value]
-        case _:
-            return value
-
-
-def comma_separated(rows: list[dict[str, Any]]) -> str:
-    """`rows` as CSV: the same columns in the same order each time, what is nested as JSON."""
-    file = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({
-                key: json.dumps(value) if isinstance(value, bool | dict | list) else value
-                for key, value in row.items()
-            })  # fmt: skip
-    return file.getvalue()
 
 
 def write(path: Path, text: str) -> None:

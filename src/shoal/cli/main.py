@@ -336,6 +336,24 @@ def report(experiment: str | None, *, output: str, home: Path | None) -> None:
 
 
 @cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port.  [default: a free one]")
+@click.option(
+    "--token", envvar="SHOAL_TOKEN", help="What has to be known; drawn for any but a local address."
+)
+@click.option("--allow-host", multiple=True, metavar="NAME", help="A further name of this machine.")
+@home_option
+def ui(**options: Any) -> None:
+    """Show the experiments in a browser, live.
+
+    The page is for this machine only; at another address than 127.0.0.1 it asks for a token.
+    """
+    from shoal.cli import serving
+
+    serving.ui(**options)
+
+
+@cli.command()
 @click.argument("experiment")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @home_option

@@ -1,5 +1,7 @@
 """What a terminal shows of an experiment: results and views as lines of text."""
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -343,3 +345,17 @@ def winner(result: Result) -> list[str]:
         "",
         *facts([named("lineage", path(best.lineage)), named("checkpoint", checkpoint)]),
     ]
+
+
+def comma_separated(rows: list[dict[str, Any]]) -> str:
+    """`rows` as CSV: the same columns in the same order each time, what is nested as JSON."""
+    file = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({
+                key: json.dumps(value) if isinstance(value, bool | dict | list) else value
+                for key, value in row.items()
+            })  # fmt: skip
+    return file.getvalue()

@@ -136,26 +136,26 @@ def told(history: History, row: Row) -> dict[str, Any]:
     return row.json() | {"copied": donor if donor != row.member else None}
 
 
-def trial(now: Now, id: int) -> dict[str, Any]:
+def one(now: Now, trial: int) -> dict[str, Any]:
     """One trial, with its intermediate results and further metrics.
 
     Raises:
         Unknown: there is none.
     """
-    if not 0 <= id < len(now.history):
-        raise Unknown(f"experiment {now.id} has no trial {id}")
-    (row,) = now.trials([id])
+    if not 0 <= trial < len(now.history):
+        raise Unknown(f"experiment {now.id} has no trial {trial}")
+    (row,) = now.trials([trial])
     with now.folder.open() as store:
-        measured = store.measured(id, row.attempt)
+        measured = store.measured(trial, row.attempt)
     history = now.history
-    children = np.flatnonzero(history.parent == id)
+    children = np.flatnonzero(history.parent == trial)
     return told(history, row) | {
         "metrics": dict(row.metrics),
         "intermediate": measured,
         "children": [
             {"id": int(child), "member": int(history.member[child])} for child in children[:100]
         ],
-        "folder": str(now.folder.trial(id, row.attempt)),
+        "folder": str(now.folder.trial(trial, row.attempt)),
     }
 
 

@@ -1,0 +1,43 @@
+// The page: what the address says is shown, and shown again when something has happened.
+
+import { listen } from "./ask.js";
+import { fill, h } from "./dom.js";
+import { list } from "./list.js";
+import { experiment } from "./experiment.js";
+
+const main = document.getElementById("main");
+let shown = { leave() {} };
+
+// #/ is the list, #/ID/TAB?key=value an experiment
+export function place() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const [id, ...rest] = path.split("/").map(decodeURIComponent);
+  return { id, tab: rest[0] || "overview", rest: rest.slice(1), query: Object.fromEntries(new URLSearchParams(query)) };
+}
+
+async function show() {
+  const at = place();
+  if (shown.same?.(at)) return shown.move(at);
+  shown.leave();
+  fill(main, h("p", { class: "soft", "aria-busy": "true" }, "Loading …"));
+  document.getElementById("where").textContent = "";
+  const view = at.id ? experiment(main, at) : list(main);
+  const channel = listen(at.id, () => view.refresh().catch(failed), connected);
+  shown = { ...view, leave: () => { channel.close(); view.leave?.(); } };
+  await view.refresh().catch(failed);
+}
+
+function failed(error) {
+  fill(main, h("div", { class: "error", role: "alert" }, h("p", {}, error.message), h("p", {}, h("a", { href: "#/" }, "All experiments"))));
+}
+
+function connected(well) {
+  document.body.classList.toggle("stale", !well);
+  const link = document.getElementById("link");
+  link.textContent = well ? "live" : "disconnected: trying again …";
+  link.className = well ? "good" : "bad";
+}
+
+addEventListener("hashchange", show);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.redraw?.());
+show();
