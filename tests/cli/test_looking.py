@@ -100,6 +100,7 @@ def test_list_has_the_newest_first(shell: Shell, tmp_path: Path) -> None:
         "name": "two",
         "state": "done",
         "created": newest["created"],
+        "population": 4,
         "trials": {"finished": 4, "total": 4},
         "seconds": newest["seconds"],
         "best": shell.json("best")["metric"],
