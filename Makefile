@@ -6,7 +6,7 @@ READY := .venv/.ready
 NNI := src/shoal/compat/nni/path
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format bench clean
+.PHONY: help demo test soak check format bench screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -38,6 +38,10 @@ format: $(READY) ## what ruff can mend by itself
 bench: $(READY) ## the figures of bench/README.md, measured here
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/trainables.py
+	$(BIN)/python bench/page.py
+
+screenshots: demo ## docs/screenshots/ anew, from what `make demo` has trained
+	$(BIN)/python docs/screenshots.py build/demo/experiments
 
 clean: ## all that was made here, the environment too
 	rm -rf .venv build dist

@@ -114,7 +114,13 @@ def test_scripts_need_no_file_each(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_workers_need_one_each(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / "climb.py").write_text(CLIMB)
+    gate = tmp_path / "gate"  # without it nobody ends, so that each member needs a worker
+    there = f"__import__('os').path.exists({str(gate)!r})"
+    wait = f"\n        while not {there}: __import__('time').sleep(0.01)"
+    step = "def step(self, state, hparams):"
+    assert step in CLIMB
+    (tmp_path / "climb.py").write_text(CLIMB.replace(step, step + wait))
+    gate.touch()
     words: dict[str, Any] = {
         "trainable": "climb:Climb", "command": None, "population": 24, "workers": 24, "steps": 2,
         "space": {"h0": {"float": [0.0, 1.0]}, "h1": {"float": [0.0, 1.0]}},
@@ -122,9 +128,11 @@ def test_workers_need_one_each(shell: Shell, tmp_path: Path) -> None:
     config = write(tmp_path, **words)
     ended = limited(shell, config, 64)
     assert ended.returncode == 0, ended.stderr
+    gate.unlink()
     ended = limited(shell, config, 20)
     assert ended.returncode == 1
     assert "cannot go on: more files would be open than the 20 of `ulimit -n`" in ended.stderr
+    gate.touch()
     assert shell("resume").returncode == 0, "where more may be open"
 
 
