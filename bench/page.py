@@ -31,7 +31,7 @@ from tests.browser.conftest import FLAGS, PROGRAM
 from tests.made import experiment, put
 
 from shoal.core.records import Finished, Trial
-from shoal.home import Folder
+from shoal.home import Folder, Lock
 from shoal.result import Result
 from shoal.stores.sqlite import SqliteStore
 
@@ -112,7 +112,7 @@ def live(result: Result, home: Path, pages: list[Page], population: int, steps: 
         parent = population * (steps - 2) + member
         put(store, Trial(first + member, member, steps - 1, hparams, parent), time.time())
     store.commit()
-    with served(home) as (address, process):
+    with Lock(result.folder), served(home) as (address, process):  # so it is one that runs
         for page, tab in zip(pages, ("members", "overview", "lineage"), strict=True):
             page.goto(f"{address}#/{result.id}/{tab}")
             page.get_by_role("navigation", name="views").wait_for()
@@ -139,7 +139,9 @@ def run_s(folder: Path, home: Path, look: Callable[[str], object]) -> float:
     (folder / "config.json").write_text(json.dumps(config))
     there = set(home.iterdir()) if home.exists() else set()
     command = [sys.executable, "-m", "shoal.cli.main", "run", str(folder / "config.json")]
-    process = subprocess.Popen([*command, "--home", str(home)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "--home", str(home)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (new := [p for p in set(home.glob("[!.]*")) - there if p.is_dir()]):
         time.sleep(0.05)
     look(new[0].name)

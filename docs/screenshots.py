@@ -32,7 +32,7 @@ def main() -> None:
             chart.scroll_into_view_if_needed()
             chart.locator(".main-svg").first.wait_for()
             page.wait_for_timeout(300)  # the picture's own fading in
-            page.evaluate("scrollTo(0, 0)")
+            chart.evaluate("(chart) => scrollTo(0, chart.offsetTop - 66)")
             page.screenshot(path=folder / f"{tab}.png")
         browser.close()
 

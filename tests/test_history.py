@@ -33,6 +33,8 @@ def test_it_says_what_the_tables_say(tmp_path: Path, mode: str, *, synchronous: 
     assert result.best is not None
     assert history.lineage(history.best).tolist() == [row.id for row in result.best.lineage]
     assert history.founder.tolist() == [founder(history, id) for id in range(len(rows))]
+    assert result.uncopied is not None
+    assert history.uncopied == result.uncopied.id
     last: dict[int, int] = {}
     for row in rows:
         assert history.before[row.id] == last.get(row.member, NOBODY)

@@ -24,6 +24,7 @@ Flags: TypeAlias = NDArray[np.bool_]
 
 NOBODY = -1  # the parent of a fresh start
 RUNNING, FINISHED, FAILED, GONE = range(4)  # states; GONE: lost, to be begun again
+COUNTED = ("member", "step", "parent", "founder", "alone", "state", "hparams")
 NUMBERS = ("float", "int", "normal")
 MISSING = object()
 
@@ -113,6 +114,7 @@ class History:
     step: Ints
     parent: Ints
     founder: Ints  # the member that the first of the trial's ancestors was of
+    alone: Ints  # 1 where nobody was copied on the way to the trial
     state: Ints
     metric: Floats  # as it was reported
     decided: Floats  # seconds since the epoch; so with the next two
@@ -172,6 +174,12 @@ class History:
             return None
         return int(np.nanargmax(self.score))
 
+    @cached_property
+    def uncopied(self) -> int | None:
+        """The best trial of those without a copy in their past; of equals, the first."""
+        score = np.where(self.alone == 1, self.score, np.nan)
+        return int(np.nanargmax(score)) if np.isfinite(score).any() else None
+
     def lineage(self, trial: int | None) -> Ints:
         """`trial` and its ancestors, root first; of None, nothing."""
         line: list[int] = []
@@ -230,9 +238,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         self._domains = domains(self.space)
-        self._ints = {
-            name: array("q") for name in ("member", "step", "parent", "founder", "state", "hparams")
-        }
+        self._ints = {name: array("q") for name in COUNTED}
         self._floats = {name: array("d") for name in ("metric", "decided", "started", "ended")}
         self._attempt = array("q")
         self._open: set[int] = set()  # trials whose end is not known, and whose start may not be
@@ -309,6 +315,8 @@ class Reader:
         ints["step"].append(step)
         ints["parent"].append(NOBODY if parent is None else parent)
         ints["founder"].append(member if parent is None else ints["founder"][parent])
+        own = parent is None or (ints["member"][parent] == member and ints["alone"][parent])
+        ints["alone"].append(bool(own))
         ints["state"].append(RUNNING)
         ints["hparams"].append(self._known(hparams))
         floats["decided"].append(at)

@@ -48,6 +48,11 @@ class Windows:
         page.on("request", lambda request: self.requests.append(request.url))
         return page
 
+    def close(self) -> None:
+        """Close all windows."""
+        for context in self.browser.contexts:
+            context.close()
+
     def _said(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)
@@ -58,6 +63,5 @@ def window(browser: Browser) -> Iterator[Windows]:
     """Opens windows; an error in one of them fails the test."""
     windows = Windows(browser)
     yield windows
-    for context in browser.contexts:
-        context.close()
+    windows.close()
     assert windows.errors == []

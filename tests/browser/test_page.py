@@ -34,6 +34,14 @@ def served(home: Path, port: int = 0) -> Iterator[str]:
         process.communicate(timeout=20)
 
 
+@contextmanager
+def served_to(window: Windows, home: Path, port: int = 0) -> Iterator[str]:
+    """As `served`; the windows are closed before the server ends: they would say that it has."""
+    with served(home, port) as address:
+        yield address
+        window.close()
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return experiment(tmp_path_factory.mktemp("page") / "home", failing=0.1)
@@ -129,7 +137,7 @@ def test_a_trial_ends_and_the_page_knows(window: Windows, tmp_path: Path) -> Non
     hparams = {"lr": 0.1, "momentum": 0.5, "batch_size": 32}
     put(store, Trial(0, 0, 0, hparams, None), time.time())
     store.commit()
-    with served(tmp_path) as site:
+    with served_to(window, tmp_path) as site:
         page = window()
         go(page, site, result, "members")
         members = page.get_by_role("region", name="members").locator("tbody tr")
@@ -151,7 +159,7 @@ def test_what_a_trial_prints_is_followed(window: Windows, tmp_path: Path) -> Non
     store.close()
     folder = result.folder.trial(0, 1)
     folder.mkdir(parents=True)
-    with (folder / "stdout").open("w") as file, served(tmp_path) as site:
+    with (folder / "stdout").open("w") as file, served_to(window, tmp_path) as site:
         file.write("first <b>line</b>\n")
         file.flush()
         page = window()
@@ -172,7 +180,7 @@ def test_a_server_that_is_started_again_is_found(window: Windows, tmp_path: Path
         expect(page.get_by_role("status")).to_have_text("live")
     expect(page.get_by_role("status")).to_contain_text("disconnected")
     window.errors.clear()  # that nobody answers is told by the browser, too
-    with served(tmp_path, port):
+    with served_to(window, tmp_path, port):
         expect(page.get_by_role("status")).to_have_text("live", timeout=20_000)
         window.errors.clear()
         other = window()
@@ -213,7 +221,7 @@ def test_names_are_text(window: Windows, tmp_path: Path) -> None:
     store.close()
     page = window()
     page.on("dialog", lambda _: window.errors.append("an alert"))
-    with served(tmp_path) as site:
+    with served_to(window, tmp_path) as site:
         page.goto(site)
         expect(page.get_by_role("link", name=evil)).to_be_visible()
         for where in ("overview", "trials", "copies", "log", "trial/3", "settings"):
@@ -230,7 +238,7 @@ def test_what_is_not_there_is_said(window: Windows, site: str) -> None:
 
 
 def test_an_empty_home_says_what_to_do(window: Windows, tmp_path: Path) -> None:
-    with served(tmp_path) as site:
+    with served_to(window, tmp_path) as site:
         page = window()
         page.goto(site)
         expect(page.get_by_text("There is no experiment yet")).to_be_visible()

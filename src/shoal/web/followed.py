@@ -62,7 +62,7 @@ class Now(Result):
         best, known = self.history.best, self._followed.best
         if best is None:
             return None
-        if known is None or known.lineage[-1].id != best or gone(known):
+        if known is None or known.lineage[-1].id != best or self._moved(known):
             line = self.trials(self.history.lineage(best).tolist())
             row = line[-1]
             assert row.metric is not None
@@ -71,14 +71,20 @@ class Now(Result):
             self._followed.best = known
         return known
 
+    def _moved(self, best: Best) -> bool:
+        """Whether the checkpoint of what was the best has come or gone."""
+        row = best.lineage[-1]
+        there = (self.checkpoints / str(row.member) / str(row.step)).is_dir()
+        return there != (best.checkpoint is not None)
+
+    @cached_property
+    def uncopied(self) -> views.Row | None:
+        found = self.history.uncopied
+        return None if found is None else self.trials([found])[0]
+
     @cached_property
     def findings(self) -> list[Finding]:
         return self._followed.findings(self.tally.trials, running=self.state == "running")
-
-
-def gone(best: Best) -> bool:
-    """Whether the checkpoint of what was the best is not where it was."""
-    return best.checkpoint is None or not best.checkpoint.is_dir()
 
 
 @dataclass
@@ -95,7 +101,7 @@ class Followed:
     _signature: object = None
     _now: Now | None = None
     _answers: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
-    _findings: tuple[float, list[Finding]] = (-HEALTH_S, [])
+    _findings: tuple[float, int, list[Finding]] = (-HEALTH_S, -1, [])
 
     @classmethod
     def of(cls, folder: Folder) -> "Followed":
@@ -150,10 +156,11 @@ class Followed:
 
     def findings(self, trials: int, *, running: bool) -> list[Finding]:
         """What may be wrong with it: as it was a few seconds ago, while it runs."""
-        at, found = self._findings
-        if not running or time.monotonic() > at + HEALTH_S:
+        at, seq, found = self._findings
+        old = time.monotonic() > at + HEALTH_S if running else seq != self.reader.seq
+        if old:
             found = findings_of(Result(self.folder), trials)
-            self._findings = time.monotonic(), found
+            self._findings = time.monotonic(), self.reader.seq, found
         return found
 
     def _read(self) -> None:

@@ -7,7 +7,7 @@ import { follow } from "./follow.js";
 
 const TABS = ["overview", "lineage", "members", "trials", "copies", "checkpoints", "log", "settings"];
 const PICTURES = { overview: ["population", "schedule"], lineage: ["lineage", "survival", "exploits", "diversity", "parallel", "timeline"] };
-const REST = 20; // of the time that a picture takes, at least 20 times as much passes before the next
+const REST = 40; // times as long as a picture takes passes before the next
 
 export function experiment(main, at) {
   const base = `experiments/${encodeURIComponent(at.id)}`;
