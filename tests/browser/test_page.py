@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from shoal.core.records import Finished, Trial
+from shoal.home import Lock
 from shoal.result import Result
 from shoal.stores.sqlite import SqliteStore
 from tests.browser.conftest import Windows
@@ -159,16 +160,23 @@ def test_what_a_trial_prints_is_followed(window: Windows, tmp_path: Path) -> Non
     store.close()
     folder = result.folder.trial(0, 1)
     folder.mkdir(parents=True)
-    with (folder / "stdout").open("w") as file, served_to(window, tmp_path) as site:
+    with (
+        (folder / "stdout").open("w") as file,
+        Lock(result.folder),  # so it is one that runs
+        served_to(window, tmp_path) as site,
+    ):
         file.write("first <b>line</b>\n")
         file.flush()
         page = window()
         go(page, site, result, "trial/0")
         stdout = page.get_by_label("stdout")
         expect(stdout).to_have_text("first <b>line</b>")
+        file.write("second line\n")
+        file.flush()
+        expect(stdout).to_contain_text("second line")
         with page.expect_download() as download:
             page.get_by_role("link", name="download").first.click()
-        assert Path(download.value.path()).read_text() == "first <b>line</b>\n"
+        assert Path(download.value.path()).read_text() == "first <b>line</b>\nsecond line\n"
 
 
 def test_a_server_that_is_started_again_is_found(window: Windows, tmp_path: Path) -> None:
@@ -206,7 +214,6 @@ def test_the_keyboard_will_do(window: Windows, site: str, result: Result) -> Non
 def test_a_phone_in_the_dark(window: Windows, site: str, result: Result, where: str) -> None:
     page = window(phone=True, dark=True)
     go(page, site, result, where)
-    page.wait_for_load_state("networkidle" if where == "x" else "load")
     expect(page.locator("main > div:last-child > *").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     expect(page.locator("body")).to_have_css("background-color", "rgb(20, 23, 28)")

@@ -38,10 +38,10 @@ def schema(served: Result) -> Any:
     return schemathesis.openapi.from_asgi("/api/openapi.json", site)
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.path)
 def test_the_document_is_true(schema: Any, served: Result, endpoint: Endpoint) -> None:
     path = re.sub(r":\w+}", "}", endpoint.path)
-    operation = schema[path][endpoint.method]
+    operation = schema[path]["GET"]
 
     @given(operation.as_strategy())
     @settings(max_examples=20, deadline=None, derandomize=True, database=None,

@@ -2,15 +2,35 @@
 
 from typing import Any, Literal
 
+from shoal.config import Config
+from shoal.controller import made
+from shoal.core.population import ProtocolError
 from shoal.core.records import Result
-from shoal.explain import Decision, Place
+from shoal.explain import Decision, Place, explain
+from shoal.home import ExperimentError
 from shoal.result import Result as Experiment
 from shoal.runners.outcome import Objective
 from shoal.show import tables
 from shoal.show.layout import Cell, facts, grid
 from shoal.show.tables import named, plural, value
+from shoal.stores.sqlite import unreadable
 
 NEAR = 3  # places that are shown around those that matter
+
+
+def decided(experiment: Experiment, member: int, step: int) -> Decision:
+    """Why a member was replaced before a step, or was not: decided again from the journal.
+
+    Raises:
+        Undecided: there is no such decision.
+        ExperimentError: the journal is damaged.
+    """
+    config = Config.restore(experiment.config)
+    with experiment.folder.open() as store:
+        try:
+            return explain(lambda records: made(config, records), store.records(), member, step)
+        except ProtocolError as error:
+            raise ExperimentError(unreadable(store.path, error)) from error
 
 
 def told(decision: Decision, experiment: Experiment) -> list[str]:

@@ -8,18 +8,12 @@ from typing import Any
 import numpy as np
 
 from shoal import views
-from shoal.config import Config
-from shoal.controller import made
-from shoal.core.population import ProtocolError
 from shoal.explain import Undecided
-from shoal.explain import explain as decision_of
 from shoal.history import FAILED, FINISHED, GONE, NOBODY, RUNNING, History, Ints
-from shoal.home import ExperimentError
 from shoal.plots.exploits import exploited
 from shoal.show import tables
-from shoal.show.decision import plain
+from shoal.show.decision import decided, plain
 from shoal.show.story import sentences
-from shoal.stores.sqlite import unreadable
 from shoal.views import Row
 from shoal.web.followed import Now, Unknown
 
@@ -202,17 +196,10 @@ def explained(now: Now, member: int, step: int) -> dict[str, Any]:
         Unknown: there is no such decision.
         ExperimentError: the journal is damaged.
     """
-    config = Config.restore(now.config)
-    with now.folder.open() as store:
-        try:
-            found = decision_of(
-                lambda records: made(config, records), store.records(), member, step
-            )
-        except Undecided as error:
-            raise Unknown(str(error)) from error
-        except ProtocolError as error:
-            raise ExperimentError(unreadable(store.path, error)) from error
-    return plain(found, now)
+    try:
+        return plain(decided(now, member, step), now)
+    except Undecided as error:
+        raise Unknown(str(error)) from error
 
 
 def log(now: Now, after: int) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ def app(home: Path, door: Door) -> Starlette:
     made = Starlette(
         routes=[
             *site.routes(),
-            *(Route(e.path, handler(e, site.home), methods=[e.method]) for e in ENDPOINTS),
+            *(Route(e.path, handler(e, site.home)) for e in ENDPOINTS),
         ],
         middleware=[
             Middleware(Guarded, door=door),

@@ -1,9 +1,8 @@
 """Endpoints: what is asked, how it is checked, and what an OpenAPI document says of it."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from starlette.requests import Request
@@ -129,8 +128,7 @@ class Endpoint:
         answer: makes it, from the experiments, what is in the path and the parameters.
         schema: what JSON Schema says of what comes back; None: no JSON.
         media: of what kind it is.
-        parameters: in the query, or of a POST in its body, which is JSON.
-        method: GET or POST.
+        parameters: in the query.
         cached: whether the same is answered until something new happens.
     """
 
@@ -140,9 +138,7 @@ class Endpoint:
     schema: Schema | None = None
     media: str = "application/json"
     parameters: Sequence[Parameter] = ()
-    method: Literal["GET", "POST"] = "GET"
     cached: bool = True
-    also: Mapping[int, str] = field(default_factory=dict)  # further codes, and what they mean
 
     @property
     def names(self) -> list[str]:
@@ -158,29 +154,6 @@ class Endpoint:
         """
         given = request.query_params
         return {p.name: p.read(given.get(p.name)) for p in self.parameters}
-
-    async def body(self, request: Request) -> dict[str, Any]:
-        """The parameters that the body of `request` gives.
-
-        Raises:
-            BadRequest: one of them is wrong, or there are others.
-        """
-        raw = await body_of(request)
-        try:
-            said = json.loads(raw) if raw else {}
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"the body is no JSON: {error}") from None
-        known = {p.name: p for p in self.parameters}
-        if not isinstance(said, dict):
-            raise BadRequest("the body: expected a JSON object")
-        if strange := sorted(said.keys() - known.keys()):
-            raise BadRequest(
-                f"{strange[0][:80]!r} is unknown: expected {', '.join(known) or 'nothing'}"
-            )
-        for p in self.parameters:
-            if p.required and p.name not in said:
-                raise BadRequest(f"{p.name} is missing: expected {p.expected}")
-        return {name: known[name].checked(value) for name, value in said.items()}
 
 
 async def body_of(request: Request) -> bytes:
@@ -205,7 +178,7 @@ def document(endpoints: Sequence[Endpoint], version: str) -> Schema:
             f"{{{part.strip('{}').partition(':')[0]}}}" if part.startswith("{") else part
             for part in endpoint.path.split("/")
         )
-        paths.setdefault(path, {})[endpoint.method.lower()] = operation(endpoint)
+        paths.setdefault(path, {})["get"] = operation(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -231,41 +204,26 @@ ERROR = {
 
 def operation(endpoint: Endpoint) -> Schema:
     """What an OpenAPI document says of one endpoint."""
-    post = endpoint.method == "POST"
     wrong = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     inside = {endpoint.media: {"schema": endpoint.schema or {"type": "string"}}}
     answers: dict[str, Any] = {"200": {"description": endpoint.about, "content": inside}}
-    codes = {400: "a parameter is wrong", 401: "the token is missing or wrong", **endpoint.also}
-    codes[403] = (
-        "it comes from another page" if endpoint.method == "GET" else "the guard is missing"
-    )
+    codes = {400: "a parameter is wrong", 401: "the token is missing or wrong"}
+    codes[403] = "it comes from another site"
     if endpoint.names:
         codes[404] = "there is no such thing"
     codes[409] = "it cannot be had as it is now"
     answers |= {str(code): {"description": codes[code], "content": wrong} for code in sorted(codes)}
-    if endpoint.cached and endpoint.method == "GET":
+    if endpoint.cached:
         answers["304"] = {"description": "nothing has changed"}
     found: Schema = {
         "summary": endpoint.about,
-        "operationId": f"{endpoint.method.lower()}_{endpoint.answer.__name__}",
+        "operationId": f"get_{endpoint.answer.__name__}",
         "responses": answers,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": path_schema(endpoint, name)}
             for name in endpoint.names
         ],
     }
-    if post:
-        found["parameters"].append({
-            "name": "X-Shoal-Guard", "in": "header", "required": False,
-            "schema": {"type": "string"},
-            "description": "what GET /api/guard gives; not needed with a token",
-        })  # fmt: skip
-        properties = {p.name: p.schema | {"description": p.about} for p in endpoint.parameters}
-        required = [p.name for p in endpoint.parameters if p.required]
-        body: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-        body |= {"required": required} if required else {}
-        found["requestBody"] = {"content": {"application/json": {"schema": body}}}
-        return found
     found["parameters"] += [
         {
             "name": p.name, "in": "query", "required": p.required, "schema": p.schema,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from asyncio import Event, Task, create_task, sleep
+from asyncio import Event, Task, create_task, sleep, wait_for
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -82,8 +82,7 @@ class Events:
                 elif time.monotonic() > signed + SIGN_S:
                     signed = time.monotonic()
                     yield ": here\n\n"
-                changed = channel.changed
-                await either(changed, SIGN_S)
+                await either(channel.changed, SIGN_S)
         finally:
             channel.listeners -= 1
             if not channel.listeners:
@@ -122,8 +121,6 @@ def message(version: str, state: dict[str, Any]) -> str:
 
 async def either(event: Event, seconds: float) -> None:
     """Return once `event` is set, or after so many seconds."""
-    from asyncio import wait_for  # noqa: PLC0415
-
     try:
         await wait_for(event.wait(), seconds)
     except TimeoutError:

@@ -213,7 +213,7 @@ class Home:
             raise Unknown(f"there is no experiment {id!r} in {self.path}")
         with self._lock:
             known = self._followed.pop(id, None)
-            if known is None or not same(known, folder):
+            if known is None or known.folder != folder:
                 known = Followed.of(folder)
             self._followed[id] = known
             if len(self._followed) > KEPT:
@@ -249,8 +249,3 @@ class Home:
             return Result(folder).brief()
         except ExperimentError as error:
             return unreadable(folder, str(error))
-
-
-def same(followed: Followed, folder: Folder) -> bool:
-    """Whether what is followed is what is in `folder` now, and not one that was there before."""
-    return followed.folder == folder

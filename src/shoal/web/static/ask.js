@@ -24,18 +24,6 @@ export async function text(path) {
   return { text: await answer.text(), next: Number(answer.headers.get("x-next-offset")) };
 }
 
-let guard = null;
-
-export async function act(path, said = {}) {
-  guard ??= (await ask("guard")).guard;
-  const headers = { "content-type": "application/json", "x-shoal-guard": guard };
-  const answer = await fetch(`api/${path}`, { method: "POST", headers, body: JSON.stringify(said) });
-  const told = await answer.json();
-  if (answer.status === 403) guard = null; // the server was started anew
-  if (!answer.ok) throw new Error(told.error);
-  return told;
-}
-
 // Call `happened` whenever something has; the browser connects again by itself.
 export function listen(id, happened, connected) {
   const source = new EventSource(id ? `api/experiments/${encodeURIComponent(id)}/events` : "api/events");
