@@ -306,6 +306,27 @@ class Config(_Checked):
         return cls(**dumped)
 
 
+# what may be changed of an experiment that has begun
+LIMITS = ("steps", "max_trials", "max_duration", "target", "workers")
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """`config` with those of `changes` that are not None.
+
+    `steps` and `max_trials` limit the same thing: whoever gives one means it and not the other.
+
+    Raises:
+        ConfigError: a change is no good.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    if not given:
+        return config
+    if ("steps" in given) != ("max_trials" in given):
+        given = {"steps": None, "max_trials": None} | given
+    fields = {name: getattr(config, name) for name in type(config).model_fields}
+    return Config(**fields | given)
+
+
 def load(path: str | Path) -> Config:
     """The experiment in the file `path`, which is in the native form.
 

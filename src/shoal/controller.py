@@ -6,27 +6,30 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from json import dumps
 from types import FrameType
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from shoal import views
 from shoal.checkpoints import Checkpoints
-from shoal.config import Config
+from shoal.config import LIMITS, Config, ConfigError, changed
 from shoal.core.population import ProtocolError
 from shoal.core.records import Record
 from shoal.core.tuner import Tuner
+from shoal.documents import shown
 from shoal.durable import InThread
 from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
+from shoal.orders import taken
 from shoal.result import Result, checkpoint_root, findings_of
 from shoal.runners.base import Log, Runner, RunnerError
 from shoal.runners.paced import PacedRunner
 from shoal.stores.sqlite import DAMAGE, SqliteStore, StoreError, unreadable, why
 
 Outcome = Literal["done", "stopped", "failed"]
+ORDERS_S = 0.2  # between two looks at what the user wants
 HEARTBEAT_S = 1.0
 HEALTH_S = 10.0
 GRACE_S = 3.0  # for an end in order after a SIGTERM or SIGHUP: often a SIGKILL comes 10 s later
@@ -124,10 +127,11 @@ class Interrupt:
 
         Whoever sends anything but a Ctrl-C kills soon after it.
         """
-        if self.wanted:
-            self.until = 0.0
-        elif number != signal.SIGINT:
-            self.until = time.monotonic() + GRACE_S
+        self.stop(self.until if number == signal.SIGINT else time.monotonic() + GRACE_S)
+
+    def stop(self, until: float = float("inf")) -> None:
+        """End in order, not later than `until` on the monotonic clock; if told again, at once."""
+        self.until = 0.0 if self.wanted else until
         self.wanted = True
         if self.runner is not None:
             self.runner.wake()
@@ -163,12 +167,12 @@ class Controller:
     ) -> None:
         self._folder, self._config, self._make_runner = folder, config, make_runner
         self._store, self._observer, self._interrupt = store, observer, interrupt
-        before_s = sum(session.seconds for session in store.sessions())
-        self._began = time.monotonic() - before_s  # as if it had run without a break
-        self._beat, self._looked = 0.0, time.monotonic()
+        self._began = time.monotonic()  # as if it had run without a break
+        self._beat, self._asked, self._looked = 0.0, 0.0, time.monotonic()
         self._found: set[str] = set()  # what was said of its health
         self._seen: object = None
         self._stopping: str | None = None
+        self._pausing = False
 
     def run(self, notes: Sequence[str]) -> None:
         """Drive the experiment to an end, and record which one.
@@ -179,10 +183,36 @@ class Controller:
         store, config = self._store, self._config
         tuner = tuner_of(config, store)  # a journal that cannot be read is left as it is
         store.set_meta("config", dumps(config.dump()))
-        store.begin(os.getpid(), os.uname().nodename)
+        self._begin()
         self._observer.began(self._folder, config)
         for note in notes:
             self._log("warning", note)
+        self._train(tuner)
+        while self._pausing and not (self._interrupt.wanted or tuner.done or tuner.stuck):
+            self._rest(tuner)
+            if not self._interrupt.wanted:
+                self._begin()
+                self._train(tuner)
+        self._observer.changed(tuner, "")
+        outcome, reason = self._conclude(tuner)
+        level = "error" if outcome == "failed" else "info"
+        store.log(level, f"{outcome}: {reason}" if reason else outcome)  # the result says it, too
+        store.end(outcome, reason)
+
+    def _begin(self) -> None:
+        """Take the experiment over, or go on with it."""
+        before_s = sum(session.seconds for session in self._store.sessions())
+        self._began = time.monotonic() - before_s
+        self._store.set_meta("pausing", "")
+        self._store.begin(os.getpid(), os.uname().nodename)
+
+    def _train(self, tuner: Tuner) -> None:
+        """Drive the experiment until nothing runs any more.
+
+        Raises:
+            RunnerError: trials cannot be started.
+        """
+        store, config = self._store, self._config
         checkpoints = Checkpoints(
             checkpoint_root(self._folder, config.checkpoints),
             tuner.population,
@@ -190,6 +220,7 @@ class Controller:
             later := InThread(),
         )
         runner = PacedRunner(self._make_runner(checkpoints, self._log))
+        runner.resize(config.workers)  # it may have changed since whoever makes it was told
         self._interrupt.runner = runner
         try:
             loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
@@ -202,11 +233,20 @@ class Controller:
             self._interrupt.runner = None
             runner.close()
             later.close()
-        self._observer.changed(tuner, "")
-        outcome, reason = self._conclude(tuner)
-        level = "error" if outcome == "failed" else "info"
-        store.log(level, f"{outcome}: {reason}" if reason else outcome)  # the result says it, too
-        store.end(outcome, reason)
+
+    def _rest(self, tuner: Tuner) -> None:
+        """Pause: return once the user wants it to go on, or to end."""
+        again = f"`shoal resume {self._folder.id}`"
+        self._log("info", f"paused: {again} goes on")
+        self._store.end("paused", "")
+        self._observer.changed(tuner, again)
+        while self._pausing and not self._interrupt.wanted:
+            time.sleep(ORDERS_S)
+            self._obey(tuner, None)
+        if self._interrupt.wanted:
+            self._stopping = "interrupted"
+        else:
+            self._log("info", "it goes on")
 
     def _log(self, level: str, text: str) -> None:
         self._store.log(level, text)
@@ -219,9 +259,14 @@ class Controller:
             StopNow: nor may those go on that run.
         """
         population, now = tuner.population, time.monotonic()
+        if now > self._asked + ORDERS_S:
+            self._asked = now
+            self._obey(tuner, runner)
         seen, beat = (len(population.trials), len(population.running)), now > self._beat
         if beat or seen != self._seen:
             waiting = runner.waiting_for or waits_for(tuner)
+            if self._pausing:
+                waiting += ", before it pauses"
             if beat:
                 self._store.seen()
                 self._store.set_meta("waiting", waiting)
@@ -232,7 +277,9 @@ class Controller:
         hurried = self._interrupt.until < float("inf")
         if self._interrupt.now or (hurried and not runner.holds):
             raise StopNow
-        if self._stopping is None and (why := self._limit(tuner, now)) is not None:
+        open_ = self._stopping is None or self._interrupt.wanted
+        why = self._limit(tuner, now) if open_ else None
+        if why is not None and why != self._stopping:
             self._stopping = why
             runner.withdraw()
             hint = "" if not self._interrupt.wanted else " (Ctrl-C again ends them)"
@@ -240,6 +287,41 @@ class Controller:
                 hint = f", and have {GRACE_S:g} s"
             self._log("info", f"{why}: no new trials; {len(population.running)} still run{hint}")
         return self._stopping
+
+    def _obey(self, tuner: Tuner, runner: Runner | None) -> None:
+        """Do what the user has ordered."""
+        for order in taken(self._folder):
+            match order.wanted:
+                case "stop":
+                    self._interrupt.stop()
+                case "stop now":
+                    self._interrupt.stop(0.0)
+                case "pause" | "go on":
+                    self._pausing = order.wanted == "pause"
+                    self._store.set_meta("pausing", "yes" if self._pausing else "")
+            if order.changes:
+                self._change(tuner, runner, order.changes)
+            if not self._interrupt.wanted:
+                self._stopping = None  # what there is to be stopped for has changed
+            self._store.commit()  # whoever ordered it will look
+            self._beat = 0.0  # what it waits for may be something else
+
+    def _change(self, tuner: Tuner, runner: Runner | None, changes: Mapping[str, Any]) -> None:
+        """Go on under other limits."""
+        try:
+            config = changed(self._config, {name: changes.get(name) for name in LIMITS})
+        except ConfigError as error:  # whoever ordered it had been told
+            self._log("warning", f"an order cannot be carried out: {error}")
+            return
+        tuner.limit(config.steps, config.max_trials)
+        if runner is not None:
+            runner.resize(config.workers)
+        for name in LIMITS:
+            before, after = getattr(self._config, name), getattr(config, name)
+            if before != after:
+                self._log("info", f"{name}: {shown(before)} → {shown(after)}")
+        self._config = config
+        self._store.set_meta("config", dumps(config.dump()))
 
     def _look_after(self, tuner: Tuner, now: float) -> None:
         """Say what may be wrong with the run, once each."""
@@ -256,6 +338,8 @@ class Controller:
         config, best = self._config, tuner.population.best
         if self._interrupt.wanted:
             return "interrupted"
+        if self._pausing:
+            return "to be paused"
         if config.max_duration is not None and now - self._began >= config.max_duration:
             return f"the time limit of {config.max_duration:g} s was reached"
         if config.target is None or best is None:

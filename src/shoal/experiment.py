@@ -12,7 +12,7 @@ from shoal import home as homes
 from shoal import trainable
 from shoal.claims import CheckpointError, claim, release
 from shoal.compat.nni import config as nni
-from shoal.config import Config, ConfigError, Problem, parse
+from shoal.config import Config, ConfigError, Problem, changed, parse
 from shoal.controller import MakeRunner, Observer, Quiet, drive
 from shoal.core.exploit import Exploit
 from shoal.core.explore import Explore
@@ -198,23 +198,6 @@ def remove(experiment: str, *, home: str | Path | None = None) -> None:
     link = home_of(home) / folder.id
     if link.is_symlink():
         link.unlink()
-
-
-def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    """`config` with those of `changes` that are not None.
-
-    `steps` and `max_trials` limit the same thing: whoever gives one means it and not the other.
-
-    Raises:
-        ConfigError: a change is no good.
-    """
-    given = {key: value for key, value in changes.items() if value is not None}
-    if not given:
-        return config
-    if ("steps" in given) != ("max_trials" in given):
-        given = {"steps": None, "max_trials": None} | given
-    fields = {name: getattr(config, name) for name in type(config).model_fields}
-    return Config(**fields | given)
 
 
 def fitted(config: Config, gpus_per_trial: float | None, env: Mapping[str, str] | None) -> Config:

@@ -53,11 +53,22 @@ class Result:
 
     @cached_property
     def state(self) -> str:
-        """One of running, done, stopped, failed, killed (nobody runs it, and nobody ended it)."""
-        if self.folder.holder() is not None:
-            return "running"
-        last = self._sessions[-1] if self._sessions else None
-        return "killed" if last is None or last.outcome is None else last.outcome
+        """One of running, paused, done, stopped, failed, killed.
+
+        Killed: nobody runs it, and nobody ended it.
+        """
+        held = self.folder.holder() is not None
+        outcome = self._sessions[-1].outcome if self._sessions else None
+        if outcome == "paused":
+            return "paused" if held else "stopped"
+        return "running" if held else outcome or "killed"
+
+    @property
+    def pausing(self) -> bool:
+        """Whether it is paused, or will be once what runs has ended."""
+        return self.state == "paused" or (
+            self.state == "running" and bool(self._meta.get("pausing"))
+        )
 
     @cached_property
     def reason(self) -> str:

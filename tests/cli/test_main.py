@@ -49,6 +49,7 @@ def test_without_a_command_there_is_help(shell: Shell) -> None:
         (["resume", "--target", "much"], "'much' is not a valid float"),
         (["export"], "Missing option '-o'"),
         (["export", "-o", "x", "--format", "xml"], "'xml' is not one of 'json', 'csv'"),
+        (["update"], "Nothing to change"),
         (["rm"], "Missing argument 'EXPERIMENT'"),
     ],
 )
@@ -86,7 +87,7 @@ def test_a_folder_that_holds_other_checkpoints_is_refused_and_left_alone(
     assert old.read_text() == "precious"
 
 
-LOOKS = ["status", "trials", "best", "schedule", "lineage", "log", "resume", "stop"]
+LOOKS = ["status", "trials", "best", "schedule", "lineage", "log", "resume", "stop", "pause"]
 
 
 @pytest.mark.parametrize("name", LOOKS)

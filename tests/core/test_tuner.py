@@ -282,3 +282,20 @@ def test_toy_trap_3_copying_without_exploring_gains_nothing() -> None:
 def test_toy_trap_4_two_members_are_a_population_with_and_without_generations() -> None:
     assert typical(lambda seed: toy(seed=seed, synchronous=True)) > GRID + 0.5
     assert typical(lambda seed: toy(seed=seed, synchronous=False)) > GRID + 0.5
+
+
+def test_new_limits_leave_what_was_decided_alone() -> None:
+    tuner = Tuner(SPACE, population=2, steps=1)
+    play = Play(tuner, Luck()).run()
+    assert tuner.done
+    tuner.limit(3, None)
+    assert not tuner.done
+    play.run()
+    whole = Tuner(SPACE, population=2, steps=3)
+    Play(whole, Luck()).run()
+    assert tuner.population.trials == whole.population.trials
+    with pytest.raises(ValueError, match="trials must be at least 1, got 0"):
+        tuner.limit(1, 0)
+    assert (tuner.steps, tuner.trials) == (3, None)
+    tuner.limit(2, None)
+    assert tuner.done, "there is more than is allowed now"

@@ -19,6 +19,9 @@ import pytest
 import shoal
 from shoal.config import ConfigError
 from shoal.core.records import Finished, Hparams
+from shoal.home import Folder
+from shoal.orders import Order, put
+from shoal.orders import waiting as waiting_orders
 from tests.lab import SPACE, log_of, until
 
 Theta = dict[str, Any]
@@ -593,3 +596,49 @@ def test_a_full_home_of_checkpoints_holds_no_more_than_is_needed(tmp_path: Path)
     result = run(work, tmp_path, steps=10, checkpoint_every=2)
     there = list(result.checkpoints.glob("*/*"))
     assert len(there) <= 5, "each member's newest, and the best"
+
+
+class Orders(shoal.Observer):
+    """A user who wants one thing after the other, eight trials apart."""
+
+    def __init__(self, *orders: Order) -> None:
+        self._orders, self._next = list(orders), 4
+
+    def began(self, folder: Folder, config: shoal.Config) -> None:
+        self._folder = folder
+
+    def changed(self, tuner: shoal.Tuner, waiting: str) -> None:
+        ended = len(tuner.population.trials) - len(tuner.population.running)
+        if self._orders and ended >= self._next and not waiting_orders(self._folder):
+            self._put(self._orders.pop(0))
+            self._next = ended + 8
+
+    def said(self, level: str, text: str) -> None:
+        if text.startswith("paused:"):
+            self._put(Order("go on"))
+
+    def _put(self, order: Order) -> None:
+        holder = self._folder.holder()
+        assert holder is not None
+        put(self._folder, order, holder)
+
+
+def test_what_is_ordered_while_it_runs_changes_no_decision(tmp_path: Path) -> None:
+    class Slow(Toy):
+        def step(self, state: Theta, hparams: Hparams) -> tuple[Theta, float]:
+            time.sleep(0.01)
+            return super().step(state, hparams)
+
+    def toy(name: str) -> Toy:
+        return Slow(tmp_path / name)
+
+    orders = [Order(None, {"workers": 1}), Order(None, {"workers": 3}), Order("pause")]
+    observer, words = Orders(*orders), {"population": 6, "steps": 30, "workers": 4}
+    steered = run(toy("steered"), tmp_path, observer=observer, name="steered", **words)
+    plain = run(toy("plain"), tmp_path, **words)
+    assert told(steered) == told(plain)
+    said = log_of(steered)
+    places = [said.index(text) for text in ("workers: 4 → 1", "workers: 1 → 3", "it goes on")]
+    assert places == sorted(places)
+    assert len({pid for pid, *_ in toy("steered").notes("step")}) > 4, "new ones after the pause"
+    assert steered.state == "done"

@@ -104,6 +104,10 @@ class SimulatedCrew:
         if key in self._mates:
             self._lose(key, "killed")
 
+    def dismiss(self, key: str) -> None:
+        assert not self._mates[key].inbox, "it has nothing to do"
+        del self._mates[key]
+
     def wait(self, seconds: float) -> Sequence[Event]:
         if self._gone:
             gone, self._gone = self._gone, []

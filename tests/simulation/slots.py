@@ -77,6 +77,9 @@ class SimulatedSlots:
     def wake(self) -> None:
         pass
 
+    def resize(self, slots: int) -> None:
+        self._slots = slots
+
     def withdraw(self) -> None:
         self._said += [withdrawn(trial) for trial in self._running.values()]
 

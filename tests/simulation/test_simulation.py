@@ -45,31 +45,34 @@ def simulated(world: World, **how: Any) -> Simulation:
         return world(Path(folder), **how).run()
 
 
-@given(numbers, workers, st.integers(0, 6), st.integers(0, 4))
+@given(numbers, workers, st.integers(0, 6), st.integers(0, 4), st.integers(0, 4))
 def test_workers_come_to_the_same_decisions_and_scores(
-    numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int
+    numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int, orders: int
 ) -> None:
     rough = simulated(
-        Workers, numbers=numbers, mishaps=mishaps, deaths=deaths, retries=ENOUGH, **how
-    )
+        Workers, numbers=numbers, mishaps=mishaps, deaths=deaths, orders=orders, retries=ENOUGH,
+        **how,
+    )  # fmt: skip
     calm = {**how, "workers": 1, "every": "auto", "hold": True}
     assert rough.decided() == simulated(Workers, retries=ENOUGH, **calm).decided()
 
 
-@given(numbers, slots, st.integers(0, 6), st.integers(0, 4))
+@given(numbers, slots, st.integers(0, 6), st.integers(0, 4), st.integers(0, 4))
 def test_slots_come_to_the_same_decisions_and_scores(
-    numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int
+    numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int, orders: int
 ) -> None:
-    rough = simulated(Slots, numbers=numbers, mishaps=mishaps, deaths=deaths, retries=ENOUGH, **how)
+    rough = simulated(
+        Slots, numbers=numbers, mishaps=mishaps, deaths=deaths, orders=orders, retries=ENOUGH, **how
+    )
     assert rough.decided() == simulated(Slots, retries=ENOUGH, **{**how, "slots": 1}).decided()
 
 
-@given(numbers, st.one_of(workers, slots), st.integers(0, 6), st.integers(0, 4))
+@given(numbers, st.one_of(workers, slots), st.integers(0, 6), st.integers(0, 4), st.integers(0, 4))
 def test_an_asynchronous_run_loses_nothing(
-    numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int
+    numbers: list[int], how: dict[str, Any], mishaps: int, deaths: int, orders: int
 ) -> None:
     world: World = Workers if "workers" in how else Slots
-    how = {**how, "mishaps": mishaps, "deaths": deaths, "synchronous": False}
+    how = {**how, "mishaps": mishaps, "deaths": deaths, "orders": orders, "synchronous": False}
     run = simulated(world, numbers=numbers, **how)
     trials = run.tuner().population.trials
     assert len(trials) <= run.population * run.steps

@@ -83,12 +83,14 @@ class Simulation:
         numbers: what happens.
         mishaps: how often something may go wrong, in each life of the controller.
         deaths: how often the controller may die.
+        orders: how often the user may pause the run, or change how many run at a time.
     """
 
     folder: Path
     numbers: Sequence[int] | Random = ()
     mishaps: int = 0
     deaths: int = 0
+    orders: int = 0
     population: int = 4
     steps: int = 4
     synchronous: bool = True
@@ -151,17 +153,29 @@ class Simulation:
         self.lives += 1
         tuner = self.tuner()
         checkpoints = Checkpoints(self.folder, tuner.population)
-        seen = 0
+        seen, paused = 0, False
 
-        def watch(tuner: Tuner) -> None:
-            nonlocal seen
+        def watch(tuner: Tuner) -> str | None:
+            nonlocal seen, paused
             trials = tuner.population.trials
             self._check(tuner, runner, trials[seen:])
             seen = len(trials)
+            if not paused and self.orders and (what := self.script.pick(12)) > 9:
+                self.orders -= 1
+                if what == 10:
+                    runner.resize(1 + self.script.pick(2 * self.population))
+                else:
+                    paused = True
+                    runner.withdraw()
+            return "paused" if paused else None
 
         try:
-            with self.life(tuner, checkpoints) as runner:
-                run(tuner, runner, self.store, checkpoints, watch)
+            going = True
+            while going:
+                paused = False
+                with self.life(tuner, checkpoints) as runner:
+                    run(tuner, runner, self.store, checkpoints, watch)
+                going = paused and not (tuner.done or tuner.stuck)
         except Died:
             return False
         assert tuner.done or tuner.stuck, "nobody stops before the end"

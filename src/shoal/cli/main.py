@@ -86,6 +86,23 @@ def looks(command: Command) -> Command:
     return command
 
 
+def limits(command: Command) -> Command:
+    """A command that may change how far an experiment goes."""
+    for option in (
+        click.option("--target", type=float, help="The metric at which to stop."),
+        click.option(
+            "--max-duration", metavar="TIME", help="Seconds, or 10m and the like, in all."
+        ),
+        click.option(
+            "--max-trials", type=click.IntRange(1), help="How many trials are started, in all."
+        ),
+        workers_option,
+        click.option("--steps", type=click.IntRange(1), help="Steps of each member, in all."),
+    ):
+        command = option(command)
+    return command
+
+
 home_option = click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
@@ -162,17 +179,14 @@ def run(**options: Any) -> int:
 
 @cli.command()
 @experiment_argument
-@click.option("--steps", type=click.IntRange(1), help="Steps of each member, in all.")
-@workers_option
-@click.option("--max-trials", type=click.IntRange(1), help="How many trials are started, in all.")
-@click.option("--max-duration", metavar="TIME", help="Seconds, or 10m and the like, in all.")
-@click.option("--target", type=float, help="The metric at which to stop.")
+@limits
 @home_option
 def resume(experiment: str | None, **options: Any) -> int:
     """Go on with an experiment.
 
     With one that was stopped or killed as if it had not been; with one that has ended if there are
-    new limits. The options stand in place of what it had, and stay with it.
+    new limits; one that is paused goes on where it runs. The options stand in place of what it had,
+    and stay with it.
     """
     from shoal.cli import running
 
@@ -188,9 +202,38 @@ def stop(experiment: str | None, *, now: bool, home: Path | None) -> None:
 
     Waits for that. Like a second Ctrl-C, a second stop ends what runs.
     """
-    from shoal.cli import running
+    from shoal.cli import steering
 
-    running.stop(experiment, now=now, home=home)
+    steering.stop(experiment, now=now, home=home)
+
+
+@cli.command()
+@experiment_argument
+@home_option
+def pause(experiment: str | None, *, home: Path | None) -> None:
+    """Pause an experiment: no further trial begins until `shoal resume`.
+
+    Waits for those that run. Whoever runs the experiment stays, and lets go of GPUs and memory.
+    """
+    from shoal.cli import steering
+
+    steering.pause(experiment, home=home)
+
+
+@cli.command()
+@experiment_argument
+@limits
+@home_option
+def update(experiment: str | None, **options: Any) -> None:
+    """Change how far an experiment goes, or how many trials run at a time, while it runs.
+
+    Trials that run are left alone. Of one that nobody runs, the next `shoal resume` has it.
+    """
+    if all(options[name] is None for name in options if name != "home"):
+        raise click.UsageError("Nothing to change: give one of its options.")
+    from shoal.cli import steering
+
+    steering.update(experiment, **options)
 
 
 @cli.command()

@@ -1,25 +1,22 @@
-"""The commands that run experiments, try them out, and stop them."""
+"""The commands that run experiments, and try them out."""
 
-import os
-import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from shoal import experiment, views
 from shoal.check import Finding
 from shoal.check import check as try_out
+from shoal.cli import steering
 from shoal.cli.entry import interruptible
 from shoal.cli.words import call, complain, tell, title
 from shoal.config import Config
 from shoal.controller import Observer
 from shoal.home import ExperimentError
 from shoal.result import Result
-from shoal.result import open as result_of
 from shoal.show import live, tables
 from shoal.show.layout import Cell, facts, show
 
-POLL_S = 0.1  # how often `stop` looks
 CODES = {"done": 0, "failed": 1, "stopped": 130}
 
 
@@ -82,28 +79,13 @@ def run(
     )
 
 
-def resume(
-    which: str | None,
-    *,
-    steps: int | None,
-    workers: int | None,
-    max_trials: int | None,
-    max_duration: str | None,
-    target: float | None,
-    home: Path | None,
-) -> int:
+def resume(which: str | None, *, home: Path | None, **limits: Any) -> int:
     """The exit code of going on with an experiment."""
+    if steering.gone_on(which, limits, home):
+        return CODES["done"]
     return conduct(
         lambda observer: experiment.resume(
-            which,
-            steps=steps,
-            workers=workers,
-            max_trials=max_trials,
-            max_duration=max_duration,
-            target=target,
-            home=home,
-            observer=observer,
-            verbose=False,
+            which, home=home, observer=observer, verbose=False, **limits
         )
     )
 
@@ -158,35 +140,3 @@ def findings(found: Sequence[Finding]) -> list[str]:
         [words[finding.ok], finding.what.ljust(whats), Cell(finding.detail, "dim")]
         for finding in found
     )
-
-
-def stop(which: str | None, *, now: bool, home: Path | None) -> None:
-    """Stop an experiment, and return when nobody runs it any more.
-
-    Raises:
-        ExperimentError: whoever runs it cannot be told from here.
-    """
-    result = result_of(which, home=home)
-    folder, name = result.folder, title(result.name, result.id)
-    holder = folder.holder()
-    if holder is None:
-        tell(f"{name} is not running: {result.state}")
-        return
-    pid, host = holder
-    if host != os.uname().nodename:
-        raise ExperimentError(f"{name} is run by process {pid} on {host}: stop it there")
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM)[: 2 if now else 1]:
-            os.kill(pid, number)
-    except OSError as error:
-        raise ExperimentError(
-            f"process {pid}, which runs {name}, cannot be told to stop: {error.strerror}"
-        ) from error
-    said = ""
-    while folder.holder() == holder:
-        waiting = Result(folder).reason
-        if waiting and waiting != said:
-            tell(f"waiting for {waiting}")
-            said = waiting
-        time.sleep(POLL_S)
-    tell(f"{name} is {Result(folder).state}: `shoal resume {call(folder)}` goes on")

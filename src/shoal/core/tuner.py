@@ -76,16 +76,10 @@ class Tuner:
         retries: int = 1,
         journal: Iterable[Record] = (),
     ) -> None:
-        for name, value, least in (
-            ("population", population, 1),
-            ("steps", steps, 1),
-            ("trials", trials, 1),
-            ("retries", retries, 0),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        refuse_below(1, population=population)
+        refuse_below(0, retries=retries)
+        self.limit(steps, trials)
         self.space = space
-        self.steps, self.trials = steps, trials
         self.exploit, self.explore = exploit, explore
         self.synchronous, self.seed, self.retries = synchronous, seed, retries
         self.population = Population(population, seed)
@@ -112,6 +106,15 @@ class Tuner:
         if trial is not None:
             self._apply(trial)
         return trial
+
+    def limit(self, steps: int | None, trials: int | None) -> None:
+        """Allow so much from now on; what was decided already stays.
+
+        Raises:
+            ValueError: `steps` or `trials` is below 1; nothing is changed.
+        """
+        refuse_below(1, steps=steps, trials=trials)
+        self.steps, self.trials = steps, trials
 
     def awaits(self, report: Report) -> bool:
         """Whether the attempt that `report` is of is running."""
@@ -319,6 +322,17 @@ class Tuner:
             for step in (slowest - 1, slowest):
                 for result in population.at(step):
                     self._hold_for_generation(result.trial)
+
+
+def refuse_below(least: int, **values: int | None) -> None:
+    """Refuse a value that is too small.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 class Latest:

@@ -40,6 +40,10 @@ class Runner(Protocol):
         """Let a `wait` under way return; safe to call from a signal handler."""
         ...
 
+    def resize(self, slots: int) -> None:
+        """Run so many trials at a time from now on; what runs already goes on."""
+        ...
+
     def withdraw(self) -> None:
         """Begin nothing more: what was submitted and has not begun is reported as lost."""
         ...

@@ -92,6 +92,10 @@ class Crew(Protocol):
         """End a worker, whatever it is doing."""
         ...
 
+    def dismiss(self, key: str) -> None:
+        """Let go a worker that has nothing to do and nothing that is needed."""
+        ...
+
     def wait(self, seconds: float) -> Sequence[Event]:
         """What has happened, in order; after so many seconds, perhaps nothing."""
         ...
@@ -114,6 +118,7 @@ class Mate:
     gpus: list[int] | None
     link: socket.socket | None = None
     buffer: bytes = b""
+    dismissed: bool = False
 
 
 class ProcessCrew:
@@ -210,6 +215,10 @@ class ProcessCrew:
     def end(self, key: str) -> None:
         self._processes.signal(key, signal.SIGKILL)
 
+    def dismiss(self, key: str) -> None:
+        self._mates[key].dismissed = True
+        self.end(key)
+
     def wait(self, seconds: float) -> Sequence[Event]:
         for ready, _ in self._selector.select(0 if self._events else seconds):
             self._hear(ready)
@@ -234,6 +243,8 @@ class ProcessCrew:
     def close(self) -> None:
         for mate in self._mates.values():
             self._hang_up(mate)
+            self._gpus.give_back(mate.gpus)
+        self._mates.clear()
         for stranger in self._strangers:
             stranger.close()
         self._processes.close()
@@ -310,6 +321,8 @@ class ProcessCrew:
             self._receive(mate)  # what it had said before
         self._hang_up(mate)
         self._gpus.give_back(mate.gpus)
+        if mate.dismissed:
+            return
         self._deaths += 1
         last = tail(mate.folder / "stderr")
         if self._deaths > DEATHS:
@@ -360,6 +373,9 @@ class InlineCrew:
 
     def end(self, key: str) -> None:
         pass  # it is us
+
+    def dismiss(self, key: str) -> None:
+        pass
 
     def wait(self, seconds: float) -> Sequence[Event]:
         if not self._events and self._orders and self._worker is not None:

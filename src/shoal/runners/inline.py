@@ -49,6 +49,9 @@ class InlineRunner:
     def wake(self) -> None:
         pass
 
+    def resize(self, slots: int) -> None:
+        self._slots = slots
+
     def withdraw(self) -> None:
         self._withdrawn.extend(withdrawn(trial) for trial in self._queue)
         self._queue.clear()

@@ -66,6 +66,9 @@ class PacedRunner:
     def wake(self) -> None:
         self._runner.wake()
 
+    def resize(self, slots: int) -> None:
+        self._runner.resize(slots)
+
     def withdraw(self) -> None:
         self._runner.withdraw()
         self._withdrawn += [withdrawn(trial) for _, _, trial in self._resting]

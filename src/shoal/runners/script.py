@@ -183,6 +183,9 @@ class ScriptRunner:
         with suppress(BlockingIOError):
             os.write(self._wake, b"!")
 
+    def resize(self, slots: int) -> None:
+        self._slots = slots
+
     def withdraw(self) -> None:
         self._events += [withdrawn(running.trial) for running in self._waiting]
         self._waiting.clear()

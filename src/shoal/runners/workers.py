@@ -70,6 +70,7 @@ class Place:
     pending: deque[Task] = field(default_factory=deque)  # what it will be told
     holds: set[int] = field(default_factory=set)  # the trials whose states it has
     saving: dict[int, list[Task]] = field(default_factory=dict)  # by trial: and for whom
+    unsaved: set[int] = field(default_factory=set)  # the trials whose states cannot be
     heard: float = 0.0  # when it said something last, or was given something to do
 
     @property
@@ -144,11 +145,11 @@ class WorkerRunner:
         self._holds_states: bool | None = None  # whether they train a trainable; they will say so
         self._checkpoints, self._objective = checkpoints, objective
         checkpoints.remade = True  # they may: what somebody could be made from is not deleted
-        self._workers = min(workers, population)
-        self._room = population if hold else self._workers  # who holds has to know who will copy
+        self._population, self._hold = population, hold
+        self.resize(workers)
         self._seed, self._every, self._log = seed, every, log
         self._limit_s = float("inf") if timeout_s is None else timeout_s
-        self._synchronous, self._hold = synchronous, hold
+        self._synchronous = synchronous
         self._places: dict[str, Place] = {}  # by key
         self._anywhere: deque[Task] = deque()  # what no worker holds the state for
         self._wanted: Counter[int] = Counter()  # by trial: how many that wait go on from its state
@@ -191,6 +192,11 @@ class WorkerRunner:
 
     def wake(self) -> None:
         self._crew.wake()
+
+    def resize(self, slots: int) -> None:
+        self._workers = min(slots, self._population)
+        # who holds states has to know who will copy them
+        self._room = self._population if self._hold else self._workers
 
     def withdraw(self) -> None:
         waiting = [*self._anywhere]
@@ -254,10 +260,11 @@ class WorkerRunner:
     def _fill(self) -> None:
         """Give every worker something to do."""
         self._drop()
+        self._lessen()
         waiting = len(self._anywhere) + sum(place.load for place in self._places.values())
         while self._crew.can_start and len(self._places) < min(self._workers, waiting):
             self._start()
-        places = [place for place in self._places.values() if place.ready]
+        places = [place for place in self._staying if place.ready]
         if len(places) > 1:
             self._balance(places)
         depth = self._pace.depth
@@ -268,6 +275,32 @@ class WorkerRunner:
                 if len(place.tasks) < depth and (task := self._next(place)) is not None:
                     self._give(place, task)
                     given = True
+
+    @property
+    def _staying(self) -> list[Place]:
+        """The workers that are not too many."""
+        return list(self._places.values())[: self._workers]
+
+    def _lessen(self) -> None:
+        """Let those go that are too many, once what they hold is saved and others can do."""
+        for place in list(self._places.values())[self._workers :]:
+            tasks, place.pending = place.pending, deque()
+            for task in tasks:
+                parent = task.trial.parent
+                held = parent in place.holds - place.unsaved  # else it is made again
+                if parent is None or not held or self._checkpoints.has(parent):
+                    self._anywhere.append(task)
+                else:
+                    self._save(parent, task)
+            for id in place.holds - place.saving.keys() - place.unsaved:
+                if id in self._checkpoints.live and not self._checkpoints.has(id):
+                    self._save(id)
+            if place.orders or place.saving:
+                continue
+            for id in list(place.holds):
+                self._let_go(id, place)
+            del self._places[place.key]
+            self._crew.dismiss(place.key)
 
     def _start(self) -> None:
         key = f"worker-{self._started}"
@@ -448,6 +481,7 @@ class WorkerRunner:
         place.orders.popleft()
         self._head(place)
         if "error" in message:
+            place.unsaved.add(id)
             trial = self._checkpoints.population.trials[id]
             self._log("warning", f"member {trial.member} could not be saved: {message['error']}")
         else:
@@ -571,7 +605,9 @@ class WorkerRunner:
 
     def _gone(self, event: Gone) -> None:
         """A worker is gone, and with it the states that it held."""
-        place = self._places.pop(event.key)
+        place = self._places.pop(event.key, None)
+        if place is None:  # it was to go
+            return
         for id in list(place.holds):
             self._let_go(id, place)
         tasks = place.tasks

@@ -134,8 +134,8 @@ class Lines:
 
 def progress(tuner: Tuner, config: Config) -> str:
     """How far it is, in a line."""
-    done, total = ended(tuner), total_of(config)
-    parts = [f"step {steps(tuner, config)}", f"{of(done, total)} trials"]
+    done, total = ended(tuner), total_of(tuner)
+    parts = [f"step {steps(tuner)}", f"{of(done, total)} trials"]
     if (best := tuner.population.best) is not None:
         parts.append(f"best {metric(best, config)} (member {best.trial.member})")
     return "  ".join(parts)
@@ -146,20 +146,20 @@ def ended(tuner: Tuner) -> int:
     return len(tuner.population.trials) - len(tuner.population.running)
 
 
-def total_of(config: Config) -> int | None:
+def total_of(tuner: Tuner) -> int | None:
     """How many trials there will be, where that is known."""
-    return views.total(config.steps, config.max_trials, config.population)
+    return views.total(tuner.steps, tuner.trials, tuner.population.size)
 
 
-def steps(tuner: Tuner, config: Config) -> str:
+def steps(tuner: Tuner) -> str:
     """How many steps all members have ended, of how many."""
     population = tuner.population
     lasts = (population.last(member) for member in range(population.size))
     done = min(
         0 if last is None else last.step + (last.id not in population.running) for last in lasts
     )
-    total = total_of(config)
-    return of(done, None if total is None else -(-total // config.population))
+    total = total_of(tuner)
+    return of(done, None if total is None else -(-total // population.size))
 
 
 def of(done: int, total: int | None) -> str:
@@ -226,12 +226,12 @@ class Screen:
         tuner, elapsed = self._tuner, time.monotonic() - self._began
         if tuner is None:
             return title
-        done, total = ended(tuner), total_of(self._config)
+        done, total = ended(tuner), total_of(tuner)
         bar = Table.grid(padding=(0, 2), expand=True)
         bar.add_column(ratio=1)
         bar.add_row(
             ProgressBar(total=total, completed=done, pulse=total is None),
-            f"step {steps(tuner, self._config)}",
+            f"step {steps(tuner)}",
             f"{of(done, total)} trials",
             clock(elapsed) + self._left(elapsed, done, total),
         )

@@ -19,6 +19,7 @@ def ran(result: Result) -> str:
     of = "" if progress.total is None else f" of {progress.total:,}"
     state = {
         "running": "is running", "done": "is done", "stopped": "was stopped",
+        "paused": "is paused",
         "failed": "has failed", "killed": "was killed",
     }[result.state]  # fmt: skip
     why = f" ({result.reason})" if result.reason and result.state != "running" else ""

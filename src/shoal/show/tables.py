@@ -17,7 +17,7 @@ from shoal.views import Row
 NOTHING = "no trial has finished yet"
 LOOKS = {
     "running": "busy", "retrying": "unclear", "interrupted": "unclear", "failed": "bad",
-    "stopped": "unclear", "killed": "unclear", "done": "good",
+    "stopped": "unclear", "paused": "unclear", "killed": "unclear", "done": "good",
     "unreadable": "bad",
 }  # fmt: skip
 
