@@ -20,6 +20,7 @@ from shoal.result import Result
 from shoal.stores.sqlite import SqliteStore, StoreError
 
 POLL_S = 0.1
+PATIENCE_S = 60.0  # for whoever runs an experiment to take an order, over a network, too
 BEGINNING_S = 120.0  # for a process to take an experiment over, imports included
 
 
@@ -102,17 +103,25 @@ def ordered(folder: Folder, wanted: Wanted | None, changes: Mapping[str, Any] = 
     """Have whoever runs the experiment take an order; whether there is anybody, and it did.
 
     Raises:
-        ExperimentError: nothing can be left for it.
+        ExperimentError: nothing can be left for it, or it takes nothing.
     """
     given = {name: value for name, value in changes.items() if value is not None}
     if (holder := folder.holder()) is None:
         return False
     file = orders.put(folder, Order(wanted, given), holder)
+    until = time.monotonic() + PATIENCE_S
     while file.exists():
-        if folder.holder() != holder:
-            with suppress(FileNotFoundError):
+        gone, late = folder.holder() != holder, time.monotonic() > until
+        with suppress(FileNotFoundError):
+            if gone or late:
                 file.unlink()
+            if gone:
                 return False  # it ended before it saw it
+            if late:
+                raise ExperimentError(
+                    f"process {holder[0]} on {holder[1]}, which runs experiment {folder.id}, has "
+                    f"taken no order for {PATIENCE_S:g} s: is it stopped, or its disk gone?"
+                )
         time.sleep(POLL_S)
     return True
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal import views
+from shoal.config import LIMITS
 from shoal.explain import Undecided
 from shoal.history import FAILED, FINISHED, GONE, NOBODY, RUNNING, History, Ints
 from shoal.plots.exploits import exploited
@@ -27,6 +28,8 @@ def overview(now: Now) -> dict[str, Any]:
     """How it stands, and what that means, in three sentences."""
     return now.status() | {
         "sentences": sentences(now),
+        "pausing": now.pausing,
+        "limits": {name: now.config[name] for name in LIMITS},
         "created": now.created,
         "mode": now.config["mode"],
         "metric": now.config["metric"],

@@ -10,13 +10,15 @@ from typing import Any
 
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from shoal import views
+from shoal import steering, views
+from shoal.home import ExperimentError, Folder
 from shoal.plots import PICTURES
 from shoal.report import report as report_of
+from shoal.result import Result
 from shoal.runners import written
 from shoal.show import tables
 from shoal.web import answers
-from shoal.web.endpoints import Endpoint, Parameter, many, thing
+from shoal.web.endpoints import BadRequest, Endpoint, Parameter, many, thing
 from shoal.web.followed import Home, Now, Unknown
 
 EXPERIMENT = "/api/experiments/{id}"
@@ -32,6 +34,7 @@ STATUS = thing(
     population="integer", steps="integer?", workers="integer", step="integer", seconds="number",
     trials=thing(finished="integer", running="integer", failed="integer", total="integer?"),
     checkpoints="string", health=many("string"), sentences=many("string"), hparams=many("string"),
+    pausing="boolean", limits=thing(),
     controller={"type": ["object", "null"]}, best={"type": ["object", "null"]},
 )  # fmt: skip
 MEMBER = thing(
@@ -168,6 +171,61 @@ def report(now: Now) -> Response:
     return attached(iter([report_of(now).encode()]), f"{now.id}.html", "text/html")
 
 
+def pause(folder: Folder) -> Any:
+    """Have no further trial begun.
+
+    Raises:
+        ExperimentError: nobody runs it, or whoever does cannot be told.
+    """
+    if not steering.pause(folder):
+        raise idle(folder)
+    return {"said": "It pauses once what runs has ended."}
+
+
+def stop(folder: Folder, *, now: bool) -> Any:
+    """Have it end, in order or at once.
+
+    Raises:
+        ExperimentError: nobody runs it, or whoever does cannot be told.
+    """
+    if not steering.stop(folder, now=now):
+        raise idle(folder)
+    return {"said": "It ends now." if now else "It ends once what runs has ended."}
+
+
+def resume(folder: Folder, **limits: Any) -> Any:
+    """Have it go on, where it is paused, or else in a process of its own.
+
+    Raises:
+        ConfigError: a limit is no good.
+        ExperimentError: it cannot go on.
+    """
+    if steering.go_on(folder, limits):
+        return {"said": "It goes on."}
+    if folder.holder() is None and any(value is not None for value in limits.values()):
+        steering.update(folder, limits)
+    return {"said": f"It goes on: process {steering.start(folder)} runs it."}
+
+
+def update(folder: Folder, **limits: Any) -> Any:
+    """Change its limits.
+
+    Raises:
+        BadRequest: there is nothing to be changed.
+        ConfigError: a limit is no good.
+        ExperimentError: it cannot be told.
+    """
+    if all(value is None for value in limits.values()):
+        raise BadRequest(f"nothing to change: expected one of {', '.join(limits)}")
+    steering.update(folder, limits)
+    return {"said": "It has other limits now."}
+
+
+def idle(folder: Folder) -> ExperimentError:
+    """That nobody runs it."""
+    return ExperimentError(f"experiment {folder.id} is not running: {Result(folder).state}")
+
+
 def attached(parts: Iterator[bytes], name: str, media: str) -> Response:
     """An answer that a browser keeps as a file."""
     headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
@@ -205,6 +263,28 @@ def taken(buffer: io.BytesIO) -> bytes:
     buffer.truncate()
     return data
 
+
+LIMITS = (
+    Parameter("steps", "integer", "Steps of each member, in all.", low=1, high=2**31),
+    Parameter("max_trials", "integer", "How many trials are started, in all.", low=1, high=2**31),
+    Parameter("max_duration", "string", "Seconds, or 10m and the like, in all."),
+    Parameter("target", "number", "The metric at which to stop."),
+    Parameter("workers", "integer", "How many trials run at a time.", low=1, high=2**31),
+)
+SAID = thing(said="string")
+
+ACTS: tuple[Endpoint, ...] = (
+    Endpoint(f"{EXPERIMENT}/pause", "no further trial begins", pause, SAID, body=()),
+    Endpoint(
+        f"{EXPERIMENT}/stop", "it ends once what runs has ended", stop, SAID,
+        body=(Parameter("now", "boolean", "End what runs, too; it is run again later.", False),),
+    ),
+    Endpoint(
+        f"{EXPERIMENT}/resume", "it goes on, under other limits if some are given", resume, SAID,
+        body=LIMITS,
+    ),
+    Endpoint(f"{EXPERIMENT}/update", "it goes further, or not so far", update, SAID, body=LIMITS),
+)  # fmt: skip
 
 READS: tuple[Endpoint, ...] = (
     Endpoint("/api/experiments", "all experiments, newest first", experiments, many(BRIEF)),

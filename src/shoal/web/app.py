@@ -19,15 +19,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from shoal import assets
+from shoal.documents import ConfigError
 from shoal.home import ExperimentError
-from shoal.web.api import READS
+from shoal.web.api import ACTS, READS
 from shoal.web.endpoints import BadRequest, Endpoint, body_of, document
 from shoal.web.events import LIST, Events
 from shoal.web.followed import Home, Unknown
 from shoal.web.safety import Door, Guarded, cookie_name
 
 STATIC = Path(__file__).parent / "static"
-ENDPOINTS = READS
+ENDPOINTS = READS + ACTS
 WEEK_S = 7 * 24 * 3600
 
 
@@ -100,15 +101,15 @@ def app(home: Path, door: Door) -> Starlette:
     made = Starlette(
         routes=[
             *site.routes(),
-            *(Route(e.path, handler(e, site.home)) for e in ENDPOINTS),
+            *(Route(e.path, handler(e, site.home), methods=[e.method]) for e in ENDPOINTS),
         ],
         middleware=[
             Middleware(Guarded, door=door),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4),
         ],
         exception_handlers={
-            BadRequest: failing(400), Unknown: failing(404), ExperimentError: failing(409),
-            HTTPException: unavailable, Exception: broken,
+            BadRequest: failing(400), ConfigError: failing(400), Unknown: failing(404),
+            ExperimentError: failing(409), HTTPException: unavailable, Exception: broken,
         },
         lifespan=site.lifespan,
     )  # fmt: skip
@@ -129,6 +130,8 @@ def handler(endpoint: Endpoint, home: Home) -> Callable[[Request], Awaitable[Res
 
     async def answer(request: Request) -> Response:
         given = request.path_params | endpoint.query(request)
+        if endpoint.body is not None:
+            given |= endpoint.inside(await body_of(request))
         id = given.pop("id", None)
         if id is None:
             return JSONResponse(await to_thread.run_sync(endpoint.answer, home))
@@ -142,6 +145,8 @@ def answered(
 ) -> Response:
     """The answer about one experiment."""
     followed = home.get(id)
+    if endpoint.body is not None:
+        return response(endpoint.answer(followed.folder, **given))
     if not endpoint.cached:
         return response(endpoint.answer(followed.now(), **given))
     known = f'"{followed.refresh()}"'

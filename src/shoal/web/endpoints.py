@@ -1,5 +1,6 @@
 """Endpoints: what is asked, how it is checked, and what an OpenAPI document says of it."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +8,12 @@ from typing import Any, Literal, TypeAlias
 
 from starlette.requests import Request
 
+from shoal.web.safety import GUARD
+
 Kind = Literal["integer", "number", "boolean", "string"]
 Schema: TypeAlias = dict[str, Any]
 LONGEST = 1 << 16  # bytes of a body
+ABOUT = "What GET /api/guard answers: a page of another site cannot know it."
 
 
 class BadRequest(Exception):  # noqa: N818 (an answer, not a mishap)
@@ -18,7 +22,7 @@ class BadRequest(Exception):  # noqa: N818 (an answer, not a mishap)
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Something that may be said in the query, or has to be in the body.
+    """Something that may be said in the query, or in the body.
 
     Args:
         name: what it is called.
@@ -130,6 +134,8 @@ class Endpoint:
         media: of what kind it is.
         parameters: in the query.
         cached: whether the same is answered until something new happens.
+        body: what has to be, or may be, in the JSON of a request that makes something happen; None:
+            this makes nothing happen.
     """
 
     path: str
@@ -139,6 +145,12 @@ class Endpoint:
     media: str = "application/json"
     parameters: Sequence[Parameter] = ()
     cached: bool = True
+    body: Sequence[Parameter] | None = None
+
+    @property
+    def method(self) -> str:
+        """How it is asked for."""
+        return "GET" if self.body is None else "POST"
 
     @property
     def names(self) -> list[str]:
@@ -154,6 +166,27 @@ class Endpoint:
         """
         given = request.query_params
         return {p.name: p.read(given.get(p.name)) for p in self.parameters}
+
+    def inside(self, body: bytes) -> dict[str, Any]:
+        """What `body` says.
+
+        Raises:
+            BadRequest: it cannot be read, or something in it is wrong.
+        """
+        try:
+            said = json.loads(body or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"expected JSON: {error}") from None
+        if not isinstance(said, dict):
+            raise BadRequest(f"expected an object, got {str(said)[:80]}")
+        parameters = {parameter.name: parameter for parameter in self.body or ()}
+        if unknown := said.keys() - parameters.keys():
+            known = ", ".join(parameters) or "none"
+            raise BadRequest(f"unknown: {min(unknown)[:80]!r}; there is {known}")
+        return {
+            name: parameter.checked(said[name]) if name in said else parameter.default
+            for name, parameter in parameters.items()
+        }
 
 
 async def body_of(request: Request) -> bytes:
@@ -178,7 +211,7 @@ def document(endpoints: Sequence[Endpoint], version: str) -> Schema:
             f"{{{part.strip('{}').partition(':')[0]}}}" if part.startswith("{") else part
             for part in endpoint.path.split("/")
         )
-        paths.setdefault(path, {})["get"] = operation(endpoint)
+        paths.setdefault(path, {})[endpoint.method.lower()] = operation(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -188,7 +221,10 @@ def document(endpoints: Sequence[Endpoint], version: str) -> Schema:
         },
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "guard": {"type": "apiKey", "in": "header", "name": GUARD, "description": ABOUT},
+            },
             "schemas": {"Error": ERROR},
         },
         "security": [{}, {"token": []}],
@@ -213,11 +249,11 @@ def operation(endpoint: Endpoint) -> Schema:
         codes[404] = "there is no such thing"
     codes[409] = "it cannot be had as it is now"
     answers |= {str(code): {"description": codes[code], "content": wrong} for code in sorted(codes)}
-    if endpoint.cached:
+    if endpoint.cached and endpoint.body is None:
         answers["304"] = {"description": "nothing has changed"}
     found: Schema = {
         "summary": endpoint.about,
-        "operationId": f"get_{endpoint.answer.__name__}",
+        "operationId": f"{endpoint.method.lower()}_{endpoint.answer.__name__}",
         "responses": answers,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": path_schema(endpoint, name)}
@@ -231,6 +267,11 @@ def operation(endpoint: Endpoint) -> Schema:
         }
         for p in endpoint.parameters
     ]  # fmt: skip
+    if endpoint.body is not None:
+        fields = {p.name: p.schema | {"description": p.about} for p in endpoint.body}
+        schema = {"type": "object", "properties": fields, "additionalProperties": False}
+        found["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        found["security"] = [{"guard": []}, {"token": []}]
     return found
 
 

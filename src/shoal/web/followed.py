@@ -172,7 +172,7 @@ class Followed:
         last = sessions[-1] if sessions else None
         state = (
             self.folder.holder(), len(sessions), last and (last.outcome, last.seen // SEEN_S),
-            meta.get("waiting"), self.reader.begun,
+            meta.get("waiting"), meta.get("pausing"), meta.get("config"), self.reader.begun,
         )  # fmt: skip
         version = f"{self.reader.seq}.{self.seq}.{crc32(repr(state).encode()):x}"
         if changed or version != self.version:

@@ -24,6 +24,19 @@ export async function text(path) {
   return { text: await answer.text(), next: Number(answer.headers.get("x-next-offset")) };
 }
 
+// Have something done; what the server says of it.
+export async function act(path, body = {}) {
+  const { guard } = await (await fetch("api/guard", { cache: "no-store" })).json();
+  const answer = await fetch(`api/${path}`, {
+    method: "POST", cache: "no-store", body: JSON.stringify(body),
+    headers: { "content-type": "application/json", "x-shoal-guard": guard },
+  });
+  if (answer.status === 401) location.assign("login");
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(said.error);
+  return said.said;
+}
+
 // Call `happened` whenever something has; the browser connects again by itself.
 export function listen(id, happened, connected) {
   const source = new EventSource(id ? `api/experiments/${encodeURIComponent(id)}/events` : "api/events");

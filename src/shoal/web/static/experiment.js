@@ -1,5 +1,6 @@
 // One experiment: its tabs.
 
+import { buttons, confirmed } from "./actions.js";
 import { ask } from "./ask.js";
 import { draw, lazily } from "./charts.js";
 import { bytes, duration, fill, h, say, spark, stateOf, table, when } from "./dom.js";
@@ -11,7 +12,7 @@ const REST = 40; // times as long as a picture takes passes before the next
 
 export function experiment(main, at) {
   const base = `experiments/${encodeURIComponent(at.id)}`;
-  const head = h("div"), warnings = h("div"), tabs = h("nav", { class: "tabs", "aria-label": "views" }), body = h("div");
+  const head = h("div"), actions = h("div", { class: "tools", role: "group", "aria-label": "actions" }), warnings = h("div"), tabs = h("nav", { class: "tabs", "aria-label": "views" }), body = h("div");
   const charts = new Map();
   let begun = false, ended = false, followed = null, now = null;
 
@@ -32,6 +33,7 @@ export function experiment(main, at) {
     fill(head, h("h1", {}, now.name, " ", stateOf(now.state)),
       now.reason && h("p", { class: "soft" }, now.state === "running" ? `waiting for ${now.reason}` : now.reason),
       now.trials.total && h("p", {}, h("progress", { max: now.trials.total, value: now.trials.finished, "aria-label": "trials" }), ` ${now.trials.finished} of ${now.trials.total} trials`));
+    fill(actions, buttons(now));
     fill(warnings, now.health.length > 0 && h("section", { class: "warnings", "aria-label": "health" }, h("strong", {}, "To be looked at"), h("ul", {}, now.health.map((text) => h("li", {}, text)))));
     document.title = `${now.name}: ${now.trials.finished} trials`;
     document.getElementById("where").textContent = `${now.name} ${now.id}`;
@@ -162,6 +164,7 @@ export function experiment(main, at) {
     ];
   }
 
+  actions.addEventListener("click", ({ target }) => target.dataset.act && confirmed(target.dataset.act, base, now));
   body.addEventListener("click", (event) => {
     const { sort, page } = event.target.dataset ?? {};
     if (page) go({ page });
@@ -176,7 +179,7 @@ export function experiment(main, at) {
     try {
       now = await ask(base);
       if (ended) return;
-      if (!begun) { begun = true; main.replaceChildren(head, warnings, tabs, body); }
+      if (!begun) { begun = true; main.replaceChildren(head, actions, warnings, tabs, body); }
       frame();
       await (show[at.tab] ?? show.overview)();
       if (PICTURES[at.tab] && !charts.size) unwatch = pictures();
