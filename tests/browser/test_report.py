@@ -92,3 +92,13 @@ def test_names_are_text(window: Windows, tmp_path: Path) -> None:
     assert page.locator("img[src=x]").count() == 0
     assert page.locator("h1").inner_text().startswith(evil)
     assert page.locator("th", has_text=evil).count() == 1
+
+
+def test_all_pictures_are_printed(window: Windows, file: Path) -> None:
+    page = window()
+    page.goto(file.as_uri())
+    charts = page.locator(".chart")
+    assert page.locator(".chart .main-svg").count() < charts.count(), "those in view are drawn"
+    page.pdf()
+    for chart in charts.all():
+        assert chart.locator(".main-svg").count() > 0

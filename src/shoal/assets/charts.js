@@ -2,8 +2,22 @@
 
 const MODE = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d"] };
 
-// Draw `figure` in `element`, or again with what has changed: zoom and hidden lines stay.
-export async function draw(element, figure) {
+// plotly.js is large: a page asks for it once everything else is under way.
+const ready = () => new Promise((resolve) => addEventListener("plotly", resolve, { once: true }));
+
+let before = Promise.resolve();
+
+// Draw `figure` in `element`, or again with what has changed: zoom and hidden lines stay. One after
+// the other, and what is drawn is seen before the next is.
+export function draw(element, figure) {
+  const mine = before.then(() => drawAtOnce(element, figure));
+  before = mine.catch(() => {}).then(() => new Promise((resolve) => setTimeout(resolve, 16)));
+  before.then(() => performance.mark(`seen ${element.dataset.picture}`));
+  return mine;
+}
+
+export async function drawAtOnce(element, figure) {
+  if (!window.Plotly) await ready();
   const { data, layout } = themed(figure, element);
   layout.uirevision = "stays";
   await Plotly.react(element, data, layout, MODE);

@@ -7,7 +7,7 @@ lazily(charts, (chart) => draw(chart, figureOf(chart)));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const chart of charts) if (chart.data) draw(chart, figureOf(chart));
 });
-addEventListener("beforeprint", () => charts.forEach((chart) => draw(chart, figureOf(chart))));
+addEventListener("beforeprint", () => charts.forEach((chart) => drawAtOnce(chart, figureOf(chart))));
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.addEventListener("click", async () => {

@@ -21,7 +21,7 @@ BAND = "rgba(0,114,178,0.18)"
 MIDDLE = "#0072B2"
 INK, GRID = "#7b8088", "rgba(138,143,152,0.25)"  # to be read on white and on black
 LONG = ("x", "y", "z", "customdata")
-POINTS = 20_000  # of one picture, at most: as many as a screen can show
+POINTS = 12_000  # of one picture, at most: as many as a screen can show
 
 
 def of_journal(draw: Callable[[History], Picture]) -> Callable[[Result | History], Picture]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from anyio import to_thread
+from anyio import create_task_group, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -43,7 +43,8 @@ class Site:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """What runs for as long as the server does."""
-        async with self.events.running():
+        async with self.events.running(), create_task_group() as group:
+            group.start_soon(to_thread.run_sync, self.home.prepare)
             yield
 
     async def page(self, _: Request) -> Response:

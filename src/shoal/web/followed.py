@@ -237,6 +237,12 @@ class Home:
         self._briefs = known
         return found + others
 
+    def prepare(self) -> None:
+        """Read the newest experiment before somebody asks for it."""
+        with suppress(ExperimentError, Unknown):
+            newest = homes.find(self.path, None)
+            self.get(newest.id).now().status()
+
     def version(self) -> str:
         """What changes with whatever the list shows."""
         shown = [{**brief, "seconds": None} for brief in self.briefs()]  # a page counts them

@@ -2,7 +2,20 @@
 
 const known = new Map(); // answers by address, with their tags: what has not changed is not sent again
 
+const coming = new Map(); // what was asked for before it was needed
+
+// Ask for what will be needed: the next `ask` has it.
+export function soon(path) {
+  coming.set(path, ask(path));
+  coming.get(path).catch(() => {}); // it is told to whoever needs it
+}
+
 export async function ask(path) {
+  if (coming.has(path)) {
+    const there = coming.get(path);
+    coming.delete(path);
+    return there;
+  }
   const before = known.get(path);
   const answer = await fetch(`api/${path}`, { headers: before ? { "if-none-match": before.tag } : {}, cache: "no-store" });
   if (answer.status === 304) return before.said;

@@ -1,20 +1,22 @@
 // One experiment: its tabs.
 
 import { buttons, confirmed } from "./actions.js";
-import { ask } from "./ask.js";
+import { ask, soon } from "./ask.js";
 import { draw, lazily } from "./charts.js";
 import { bytes, duration, fill, h, say, spark, stateOf, table, when } from "./dom.js";
 import { follow } from "./follow.js";
 
 const TABS = ["overview", "lineage", "members", "trials", "copies", "checkpoints", "log", "settings"];
 const PICTURES = { overview: ["population", "schedule"], lineage: ["lineage", "survival", "exploits", "diversity", "parallel", "timeline"] };
-const REST = 40; // times as long as a picture takes passes before the next
+const REST = 60; // times as long as a picture takes passes before the next
 
 export function experiment(main, at) {
   const base = `experiments/${encodeURIComponent(at.id)}`;
   const head = h("div"), actions = h("div", { class: "tools", role: "group", "aria-label": "actions" }), warnings = h("div"), tabs = h("nav", { class: "tabs", "aria-label": "views" }), body = h("div");
   const charts = new Map();
   let begun = false, ended = false, followed = null, now = null;
+  soon(base);
+  (PICTURES[at.tab] ?? []).slice(0, 2).forEach((name) => soon(`${base}/plots/${name}`));
 
   function link(tab, name, query) {
     const more = query && Object.keys(query).length ? `?${new URLSearchParams(query)}` : "";

@@ -5,6 +5,7 @@ import { fill, h } from "./dom.js";
 import { list } from "./list.js";
 import { experiment } from "./experiment.js";
 
+const REST_MS = 700;
 const main = document.getElementById("main");
 let shown = { leave() {} };
 
@@ -22,9 +23,19 @@ async function show() {
   fill(main, h("p", { class: "soft", "aria-busy": "true" }, "Loading …"));
   document.getElementById("where").textContent = "";
   const view = at.id ? experiment(main, at) : list(main);
-  const channel = listen(at.id, () => view.refresh().catch(failed), connected);
+  const channel = listen(at.id, rested(() => view.refresh().catch(failed)), connected);
   shown = { ...view, leave: () => { channel.close(); view.leave?.(); } };
   await view.refresh().catch(failed);
+}
+
+// Of a run in which much happens, as much is shown as can be read: the run needs the processor more.
+function rested(refresh) {
+  let next = 0, due = null;
+  return () => {
+    const begin = () => { due = null; next = Date.now() + REST_MS; refresh(); };
+    if (Date.now() >= next) begin();
+    else due ??= setTimeout(begin, next - Date.now());
+  };
 }
 
 function failed(error) {
@@ -41,3 +52,9 @@ function connected(well) {
 addEventListener("hashchange", show);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.redraw?.());
 show();
+
+// Asked for last: while it is read nothing else can be done, but what was asked for before comes in.
+const plotly = document.createElement("script");
+plotly.src = "static/plotly.js";
+plotly.addEventListener("load", () => dispatchEvent(new Event("plotly")));
+document.head.append(plotly);
