@@ -85,6 +85,7 @@ def test_every_key(tmp_path: Path) -> None:
         preload: [torch, numpy]
         warm: off
         env: {A: x, B: 1}
+        track: [tensorboard, mlflow=runs]
         max_trials: 100
         max_duration: 0.5h
         target: 1
@@ -120,6 +121,7 @@ def test_every_key(tmp_path: Path) -> None:
         preload=["torch", "numpy"],
         warm=False,
         env={"A": "x", "B": "1"},
+        track=["tensorboard", "mlflow=runs"],
         max_trials=100,
         max_duration=1800,
         target=1,

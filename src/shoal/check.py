@@ -15,7 +15,7 @@ from shoal import experiment, jobs
 from shoal.checkpoints import LASTS, WORKERS, saved
 from shoal.claims import OWNER, members, owner_of
 from shoal.config import Config
-from shoal.controller import Observer, Quiet
+from shoal.controller import Observer
 from shoal.core.records import Trial
 from shoal.core.tuner import Tuner
 from shoal.home import Folder
@@ -66,7 +66,7 @@ def check(config: Config, tell: Callable[[str], None]) -> tuple[list[Finding], f
         if config.trainable is not None and any(row.metric is not None for row in rows):
             held = Config.restore(small(config, root).dump() | {"checkpoints": None, "hold": True})
             tell("once more, with states that stay in memory")
-            runs = [tried(held, temporary, Quiet()) for _ in range(2)]
+            runs = [tried(held, temporary, Observer()) for _ in range(2)]
             found.append(about_state(rows, *runs))
         times = [row.ended - row.started for row in rows if row.ended and row.metric is not None]
     return found, sum(times) / len(times) if times else None
@@ -103,7 +103,7 @@ def small(config: Config, checkpoints: Path) -> Config:
     return Config.restore(config.dump() | changes)
 
 
-class Watch:
+class Watch(Observer):
     """Observes the trials, and what they read."""
 
     def __init__(self, root: Path, tell: Callable[[str], None]) -> None:

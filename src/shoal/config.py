@@ -44,6 +44,7 @@ LONGEST_NAME = 200  # characters
 LONGEST_PATH, LONGEST_PART = 4000, 255  # bytes, as Linux has it with room for what goes below
 GIVEN = ("NNI_", "SHOAL_")  # variables that begin so are shoal's
 COMMANDS = ("command", "train", "trainable")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 CHECKPOINT_DIRS = ("load_checkpoint_dir", "save_checkpoint_dir")  # a trial gets them from shoal
 
 # What pydantic calls a mistake, and what is expected instead. `{ge}` and the like are its words for
@@ -128,6 +129,14 @@ def _env(value: object) -> dict[str, str]:
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _tracker(value: object) -> str:
+    name = value.partition("=")[0] if isinstance(value, str) else None
+    if name not in TRACKERS or not isinstance(value, str):
+        known = ", ".join(TRACKERS)
+        raise ValueError(f"expected one of {known}, or NAME=WHERE, got {shown(value)}")
+    return value
 
 
 def _different(indices: list[int]) -> list[int]:
@@ -240,6 +249,8 @@ class Config(_Checked):
         max_duration: Seconds of running after which no trial is started; None for no limit.
         target: The metric at which to stop, as it is reported; None to go on.
         env: Variables for the environment of trials, set before anything is imported.
+        track: The trackers that are told of each step: "tensorboard", "mlflow" or "wandb"; "=" and
+            where to may follow.
         home: Where experiments are kept; None for $SHOAL_HOME or its default.
 
     Raises:
@@ -281,6 +292,7 @@ class Config(_Checked):
     max_duration: Seconds | None = None
     target: FiniteFloat | None = None
     env: Annotated[dict[str, str], PlainValidator(_env)] = Field(default_factory=dict)
+    track: list[Annotated[str, PlainValidator(_tracker)]] = Field(default_factory=list)
     home: AbsolutePath | None = None
 
     def dump(self) -> dict[str, Any]:

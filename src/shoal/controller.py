@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from json import dumps
 from types import FrameType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from shoal import views
 from shoal.checkpoints import Checkpoints
@@ -38,40 +38,34 @@ GRACE_S = 3.0  # for an end in order after a SIGTERM or SIGHUP: often a SIGKILL 
 MakeRunner: TypeAlias = Callable[[Checkpoints, Log], Runner]
 
 
-class Observer(Protocol):
-    """Whoever wants to see an experiment run. Called from the controller: be quick."""
+class Observer:
+    """Whoever wants to see an experiment run; sees nothing by itself.
+
+    Called from the controller: be quick. One that raises is told no more, and the run goes on.
+    """
 
     def began(self, folder: Folder, config: Config) -> None:
         """The experiment is about to run, or to go on."""
-        ...
 
     def changed(self, tuner: Tuner, waiting: str) -> None:
         """About once a second, and whenever a trial has begun or ended."""
-        ...
 
     def said(self, level: str, text: str) -> None:
         """A line was written to the log."""
-        ...
+
+    def ended(self) -> None:
+        """Nothing more comes: the experiment has ended, or cannot go on."""
 
 
-class Quiet:
-    """Sees nothing."""
-
-    def began(self, folder: Folder, config: Config) -> None:
-        pass
-
-    def changed(self, tuner: Tuner, waiting: str) -> None:
-        pass
-
-    def said(self, level: str, text: str) -> None:
-        pass
+class ObserverError(Exception):
+    """Whoever watches cannot go on with it: the message says why."""
 
 
 def drive(
     folder: Folder,
     config: Config,
     make_runner: MakeRunner,
-    observer: Observer,
+    observers: Sequence[Observer],
     notes: Sequence[str],
 ) -> None:
     """Run the experiment in `folder` until it is done, stuck or stopped.
@@ -80,7 +74,7 @@ def drive(
         folder: the experiment's, made before.
         config: what it now is: it may have new limits.
         make_runner: makes what runs its trials.
-        observer: whoever wants to watch.
+        observers: whoever wants to watch. One that raises is told no more, and the run goes on.
         notes: what the user should know about the configuration.
 
     Raises:
@@ -91,8 +85,9 @@ def drive(
             store = SqliteStore(folder.journal)
         except StoreError as error:
             raise ExperimentError(str(error)) from error
+        controller = Controller(folder, config, make_runner, store, observers, interrupt)
         try:
-            Controller(folder, config, make_runner, store, observer, interrupt).run(notes)
+            controller.run(notes)
         except (RunnerError, StoreError, sqlite3.Error, OSError) as error:
             reason = trouble(error) if isinstance(error, OSError) else str(error)
             if isinstance(error, sqlite3.Error):
@@ -102,6 +97,7 @@ def drive(
             raise ExperimentError(f"experiment {folder.id} cannot go on: {reason}") from error
         finally:
             with suppress(StoreError):
+                controller.show(lambda observer: observer.ended())
                 store.close()
 
 
@@ -162,11 +158,11 @@ class Controller:
         config: Config,
         make_runner: MakeRunner,
         store: SqliteStore,
-        observer: Observer,
+        observers: Sequence[Observer],
         interrupt: Interrupt,
     ) -> None:
         self._folder, self._config, self._make_runner = folder, config, make_runner
-        self._store, self._observer, self._interrupt = store, observer, interrupt
+        self._store, self._observers, self._interrupt = store, list(observers), interrupt
         self._began = time.monotonic()  # as if it had run without a break
         self._beat, self._asked, self._looked = 0.0, 0.0, time.monotonic()
         self._found: set[str] = set()  # what was said of its health
@@ -184,7 +180,7 @@ class Controller:
         tuner = tuner_of(config, store)  # a journal that cannot be read is left as it is
         store.set_meta("config", dumps(config.dump()))
         self._begin()
-        self._observer.began(self._folder, config)
+        self.show(lambda observer: observer.began(self._folder, config))
         for note in notes:
             self._log("warning", note)
         self._train(tuner)
@@ -193,7 +189,7 @@ class Controller:
             if not self._interrupt.wanted:
                 self._begin()
                 self._train(tuner)
-        self._observer.changed(tuner, "")
+        self.show(lambda observer: observer.changed(tuner, ""))
         outcome, reason = self._conclude(tuner)
         level = "error" if outcome == "failed" else "info"
         store.log(level, f"{outcome}: {reason}" if reason else outcome)  # the result says it, too
@@ -239,7 +235,7 @@ class Controller:
         again = f"`shoal resume {self._folder.id}`"
         self._log("info", f"paused: {again} goes on")
         self._store.end("paused", "")
-        self._observer.changed(tuner, again)
+        self.show(lambda observer: observer.changed(tuner, again))
         while self._pausing and not self._interrupt.wanted:
             time.sleep(ORDERS_S)
             self._obey(tuner, None)
@@ -250,7 +246,17 @@ class Controller:
 
     def _log(self, level: str, text: str) -> None:
         self._store.log(level, text)
-        self._observer.said(level, text)
+        self.show(lambda observer: observer.said(level, text))
+
+    def show(self, what: Callable[[Observer], None]) -> None:
+        """Tell whoever watches; who raises is told no more."""
+        for observer in list(self._observers):
+            try:
+                what(observer)
+            except Exception as error:  # noqa: BLE001 (training does not depend on who looks on)
+                self._observers.remove(observer)
+                kind = "" if isinstance(error, ObserverError) else f"{type(error).__name__}: "
+                self._log("warning", f"{type(observer).__name__} is told no more: {kind}{error}")
 
     def _watch(self, tuner: Tuner, runner: Runner) -> str | None:
         """Why no further trial may begin, or None; called each time round the loop.
@@ -272,7 +278,7 @@ class Controller:
                 self._store.set_meta("waiting", waiting)
                 self._beat = now + HEARTBEAT_S
                 self._look_after(tuner, now)
-            self._observer.changed(tuner, waiting)
+            self.show(lambda observer: observer.changed(tuner, waiting))
             self._seen = seen
         hurried = self._interrupt.until < float("inf")
         if self._interrupt.now or (hurried and not runner.holds):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from shoal import home as homes
-from shoal import trainable
+from shoal import trackers, trainable
 from shoal.claims import CheckpointError, claim, release
 from shoal.compat.nni import config as nni
 from shoal.config import Config, ConfigError, Problem, changed, parse
-from shoal.controller import MakeRunner, Observer, Quiet, drive
+from shoal.controller import MakeRunner, Observer, drive
 from shoal.core.exploit import Exploit
 from shoal.core.explore import Explore
 from shoal.core.space import Space
@@ -23,6 +23,7 @@ from shoal.jobs import Job, Work, places
 from shoal.notation import dump_space, parse_space
 from shoal.result import Result, home_of
 from shoal.stores.sqlite import SqliteStore
+from shoal.trackers.following import Following
 
 FITTED = {"gpus_per_trial", "env"}
 
@@ -74,13 +75,14 @@ class Words(TypedDict, total=False):
     max_duration: float | str
     target: float
     env: Mapping[str, str] | None
+    track: list[str] | None
 
 
 def run(
     what: Config | str | Path | Work,
     *,
     home: str | Path | None = None,
-    observer: Observer = Quiet(),
+    observer: Observer = Observer(),
     verbose: bool = True,
     inline: bool = False,
     **words: Unpack[Words],
@@ -114,6 +116,7 @@ def run(
         config, work = described(what, given), what
     job = Job.of(config, work, inline=inline)
     gpus = places(config)
+    trackers.wanted(config)
     chosen = None if home is None else home_of(home)
     root = chosen or config.home or homes.default_home()
     folder = homes.create(root, lambda partial: prepare(partial, config))
@@ -135,7 +138,7 @@ def resume(
     max_duration: float | str | None = None,
     target: float | None = None,
     home: str | Path | None = None,
-    observer: Observer = Quiet(),
+    observer: Observer = Observer(),
     verbose: bool = True,
     inline: bool = False,
 ) -> Result:
@@ -225,16 +228,17 @@ def watched(
     verbose: bool,
 ) -> Result:
     """What came of an experiment that was driven while somebody watched, us too if `verbose`."""
+    followers = [Following(what) for what in trackers.wanted(config)]
     if not verbose:
-        drive(folder, config, make_runner, observer, notes)
+        drive(folder, config, make_runner, [observer, *followers], notes)
         return Result(folder)
     from shoal.show import live, tables
 
     watcher = live.watcher()
     with watcher.watching():
-        drive(folder, config, make_runner, live.Together(watcher, observer), notes)
+        drive(folder, config, make_runner, [watcher, observer, *followers], notes)
     result = Result(folder)
-    watcher.ended([*tables.ended(result), "", *tables.winner(result)])
+    watcher.conclude([*tables.ended(result), "", *tables.winner(result)])
     return result
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 import shoal
 from tests.cli.shell import TRAIN, Shell, Terminal, write
@@ -242,8 +243,33 @@ def test_an_export_is_strict_json_and_says_what_is_nested(shell: Shell, tmp_path
     assert json.loads(rows[0]["layers"]) in ([1, 2], [3])
 
 
+def test_export_as_parquet(done: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "trials.parquet"
+    assert done("export", "-o", file).returncode == 0
+    table = parquet.read_table(file)
+    trials = done.json("trials")
+    for key in ("member", "step", "parent", "state"):
+        assert table[key].to_pylist() == [trial[key] for trial in trials]
+    for name in trials[0]["hparams"]:
+        assert table[name].to_pylist() == [trial["hparams"][name] for trial in trials]
+    assert str(table.schema.field("lr").type) == "double"
+    assert str(table.schema.field("batch").type) == "int64"
+
+
+def test_an_export_to_a_tracker(done: Shell, tmp_path: Path) -> None:
+    ended = done("export", "--format", "tensorboard", "-o", tmp_path / "runs")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr.startswith("12 steps of toy (")
+    assert ended.stderr.endswith(f" told to tensorboard={tmp_path / 'runs'}\n")
+    assert len(list(tmp_path.glob("runs/toy-*/member-*/events.*"))) == 4
+    (tmp_path / "file").touch()
+    refused = refusal(done("export", "--format", "tensorboard", "-o", tmp_path / "file"))
+    assert "tensorboard=" in refused
+
+
 def test_an_export_that_cannot_be_written_leaves_nothing(done: Shell, tmp_path: Path) -> None:
-    assert "ends neither in .json nor in .csv" in refusal(done("export", "-o", tmp_path / "x.txt"))
+    said = refusal(done("export", "-o", tmp_path / "x.txt"))
+    assert "ends in none of .json, .csv, .parquet" in said
     there = tmp_path / "a folder.csv"
     there.mkdir()
     (there / "full").touch()

@@ -48,7 +48,7 @@ def test_without_a_command_there_is_help(shell: Shell) -> None:
         (["run", "x.yml", "--steps", "0"], "0 is not in the range x>=1"),
         (["resume", "--target", "much"], "'much' is not a valid float"),
         (["export"], "Missing option '-o'"),
-        (["export", "-o", "x", "--format", "xml"], "'xml' is not one of 'json', 'csv'"),
+        (["export", "-o", "x", "--format", "xml"], "'xml' is not one of 'json', 'csv', 'parq"),
         (["update"], "Nothing to change"),
         (["rm"], "Missing argument 'EXPERIMENT'"),
     ],

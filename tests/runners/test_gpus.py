@@ -139,13 +139,20 @@ def test_too_few_gpus_are_an_error_before_anything_is_made(
 
 
 class Looks:
-    """Says which GPUs its worker sees."""
+    """Says which GPUs its worker sees, once as many workers as there will be have begun."""
+
+    def __init__(self, there: Path, workers: int) -> None:
+        self._there, self._workers = there, workers
 
     def init(self, hparams: Any, seed: int) -> str:
         return ""
 
     def step(self, state: str, hparams: Any) -> tuple[str, float]:
-        time.sleep(0.05)  # so that nobody does it all alone
+        (self._there / str(os.getpid())).touch()
+        until = time.monotonic() + 60.0
+        while len(list(self._there.iterdir())) < self._workers:
+            assert time.monotonic() < until, "the others do not begin"
+            time.sleep(0.01)
         print(f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
         return state, hparams["h0"]
 
@@ -172,11 +179,13 @@ def test_what_a_worker_sees(
 ) -> None:  # fmt: skip
     machine(monkeypatch, tmp_path, there)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "untouched")
+    (begun := tmp_path / "begun").mkdir()
     result = shoal.run(
-        Looks, space=SPACE, population=8, steps=3, workers=workers, gpus_per_worker=each,
-        home=tmp_path / "home", verbose=False,
+        Looks(begun, sum(seen.values())), space=SPACE, population=8, steps=3, workers=workers,
+        gpus_per_worker=each, home=tmp_path / "home", verbose=False,
     )  # fmt: skip
-    said = {file.read_text().strip() for file in result.folder.path.glob("trials/*/*/stdout")}
+    files = result.folder.path.glob("trials/*/*/stdout")
+    said = {line for file in files for line in file.read_text().splitlines()}
     by_worker = {line.partition(" ")[0]: line.partition(" ")[2] for line in said}
     assert len(by_worker) == len(said), "a worker keeps its GPU"
     assert dict(Counter(by_worker.values())) == seen

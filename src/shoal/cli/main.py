@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -123,6 +123,12 @@ env_option = click.option(
     callback=lambda *given: variables(given[-1]),
     help="A variable for the environment of trials; may be given again.",
 )
+track_option = click.option(
+    "--track",
+    multiple=True,
+    metavar="NAME[=WHERE]",
+    help="tensorboard, mlflow or wandb: is told of each step; may be given again.",
+)
 config_argument = click.argument("config", type=click.Path(path_type=Path))
 
 
@@ -165,6 +171,7 @@ def cli() -> None:
 @workers_option
 @gpus_option
 @env_option
+@track_option
 @home_option
 def run(**options: Any) -> int:
     """Run the experiment that the file CONFIG describes.
@@ -341,20 +348,25 @@ def log(experiment: str | None, *, follow: bool, trial: int | None, home: Path |
 
 @cli.command()
 @experiment_argument
-@click.option("-o", "--output", metavar="FILE", required=True, help='The file; "-" for stdout.')
+@click.option(
+    "-o",
+    "--output",
+    metavar="WHERE",
+    help='The file; "-" for stdout. Of a tracker: where it writes to.',
+)
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["json", "csv"]),
+    type=click.Choice(["json", "csv", "parquet", "tensorboard", "mlflow", "wandb"]),
     help="What to write.  [default: by the file's ending]",
 )
 @home_option
 def export(
-    experiment: str | None, *, output: str, form: Literal["json", "csv"] | None, home: Path | None
+    experiment: str | None, *, output: str | None, form: str | None, home: Path | None
 ) -> None:
-    """Write every trial to a JSON or CSV file.
+    """Write every trial to a JSON, CSV or Parquet file, or to a tracker.
 
-    It has the columns of NNI's export, and member, step, parent and state.
+    A file has the columns of NNI's export, and member, step, parent and state.
     """
     from shoal.cli import exporting
 

@@ -60,6 +60,7 @@ def run(
     workers: int | None,
     gpus_per_trial: float | None,
     env: Mapping[str, str] | None,
+    track: Sequence[str],
     home: Path | None,
 ) -> int:
     """The exit code of a run of the experiment in the file `config`."""
@@ -72,6 +73,7 @@ def run(
             workers=workers,
             gpus_per_trial=gpus_per_trial,
             env=env,
+            track=list(track) or None,
             home=home,
             observer=observer,
             verbose=False,

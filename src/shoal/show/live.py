@@ -4,9 +4,9 @@ import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from heapq import nlargest
-from typing import Any, Protocol
+from typing import Any
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -38,18 +38,19 @@ AROUND = 9  # lines of a frame that are no members
 LEVELS = {"warning": "yellow", "error": "red"}
 
 
-class Watcher(Observer, Protocol):
+class Watcher(Observer):
     """An observer that has something to clear away when nothing more comes, and a last word."""
 
-    folder: Folder | None  # None until the experiment has begun
+    folder: Folder | None = None  # until the experiment has begun
 
-    def watching(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
         """What the experiment is to run in."""
-        ...
+        yield
 
-    def ended(self, lines: Sequence[str]) -> None:
-        """What has come of it."""
-        ...
+    def conclude(self, lines: Sequence[str]) -> None:
+        """Show what has come of it."""
+        raise NotImplementedError
 
 
 def watcher() -> Watcher:
@@ -71,37 +72,13 @@ def in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-class Together:
-    """Several who watch the same."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-
-    def began(self, folder: Folder, config: Config) -> None:
-        for observer in self._observers:
-            observer.began(folder, config)
-
-    def changed(self, tuner: Tuner, waiting: str) -> None:
-        for observer in self._observers:
-            observer.changed(tuner, waiting)
-
-    def said(self, level: str, text: str) -> None:
-        for observer in self._observers:
-            observer.said(level, text)
-
-
-class Lines:
+class Lines(Watcher):
     """Plain lines: one a generation, or every ten seconds."""
 
     def __init__(self, console: Console) -> None:
-        self.folder: Folder | None = None
         self._console = console
         self._at, self._step = time.monotonic(), 0
         self._last = ""
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        yield
 
     def began(self, folder: Folder, config: Config) -> None:
         self.folder, self._config = folder, config
@@ -124,7 +101,7 @@ class Lines:
     def said(self, level: str, text: str) -> None:
         self._print(text if level == "info" else f"{level}: {text}")
 
-    def ended(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[str]) -> None:
         for line in lines:
             self._print(click.unstyle(line))
 
@@ -172,7 +149,7 @@ def metric(result: Result, config: Config) -> str:
     return tables.metrics([Objective(config.metric, config.mode).score(result.score)])[0]
 
 
-class Screen:
+class Screen(Watcher):
     """A table that is drawn anew four times a second, by a thread of its own.
 
     `changed` only notes what there is to see, so the experiment never waits for the terminal. The
@@ -181,7 +158,6 @@ class Screen:
     """
 
     def __init__(self, console: Console) -> None:
-        self.folder: Folder | None = None
         self._console = console
         self._began, self._before = time.monotonic(), 0
         self._tuner: Tuner | None = None
@@ -215,7 +191,7 @@ class Screen:
         line = text if level == "info" else f"{level}: {text}"
         self._console.print(Text(printable(line), LEVELS.get(level, "dim")), soft_wrap=True)
 
-    def ended(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[str]) -> None:
         for line in lines:
             self._console.print(Text.from_ansi(line), soft_wrap=True)
 
@@ -322,7 +298,7 @@ class Notebook(Screen):
         line = text if level == "info" else f"{level}: {text}"
         self._said = [*self._said, Text(printable(line), LEVELS.get(level, "dim"))][-TOP:]
 
-    def ended(self, lines: Sequence[str]) -> None:
+    def conclude(self, lines: Sequence[str]) -> None:
         self._last = lines
         self._draw()
 

@@ -239,6 +239,11 @@ class SqliteStore:
     def read(self) -> Iterator[Entry]:
         return map(decode, self._db.execute("SELECT * FROM journal ORDER BY seq"))
 
+    def entries(self, after: int) -> Iterator[tuple[int, Entry]]:
+        """(number, record) of what has come after the record of that number."""
+        query = "SELECT * FROM journal WHERE seq > ? ORDER BY seq"
+        return ((row[0], decode(row)) for row in self._db.execute(query, (after,)))
+
     def read_of(self, trials: Iterable[int]) -> Iterator[Entry]:
         """What the journal has of `trials`, of one after the other by their ids."""
         query = (
