@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shoal.core.records import LOST, Failed, Finished, Record, Started, Trial
+from shoal.core.records import LOST, Failed, Finished, Record, Saved, Started, Trial
 from shoal.history import FAILED, FINISHED, GONE, NOBODY, RUNNING, History, Reader, domains
 from shoal.stores.sqlite import SqliteStore
 from tests.made import experiment, put
@@ -103,6 +103,14 @@ def test_what_comes_later_is_taken_in(tmp_path: Path) -> None:
     assert (whole.started[0], whole.ended[0], whole.metric[0]) == (14.0, 15.0, 3.0)
     assert whole.values["lr"].tolist() == [0.5, 0.25]
     assert whole.copied.tolist() == [False, True]
+    assert np.isnan(whole.saved).all()
+
+    for at in (17.0, 18.0):
+        put(store, Saved(0, at - 16.5), at)
+        store.commit()
+        assert reader.read(store)
+        assert (reader.history().saved[0], reader.history().saving[0]) == (at, at - 16.5)
+        assert not reader.read(store)
     store.close()
 
 

@@ -99,6 +99,9 @@ def domains(space: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[Domai
     return list(found.values())
 
 
+TIMED = {"metric", "decided", "started", "ended", "saved", "saving"}
+
+
 @dataclass(frozen=True)
 class History:
     """All trials that were decided, and what became of them.
@@ -120,6 +123,8 @@ class History:
     decided: Floats  # seconds since the epoch; so with the next two
     started: Floats
     ended: Floats
+    saved: Floats  # when its state was, last, where a worker held that
+    saving: Floats  # the seconds that it took
     values: Mapping[str, Floats]  # of each hyperparameter; of a choice, the index in `labels`
     labels: Mapping[str, Sequence[str]]  # of each choice that is no number
 
@@ -233,13 +238,14 @@ class Reader:
     higher: bool
     space: Mapping[str, Any]
     seq: int = 0  # of the last record that was read
+    saves: int = 0  # how many were
     begun: int = 0  # how often somebody was found to have begun, or to have begun again
     failures: bool = False  # whether any trial has ever failed
 
     def __post_init__(self) -> None:
         self._domains = domains(self.space)
         self._ints = {name: array("q") for name in COUNTED}
-        self._floats = {name: array("d") for name in ("metric", "decided", "started", "ended")}
+        self._floats = {name: array("d") for name in TIMED}
         self._attempt = array("q")
         self._open: set[int] = set()  # trials whose end is not known, and whose start may not be
         self._index: dict[str, int] = {}  # of hyperparameters, as they are written
@@ -259,7 +265,7 @@ class Reader:
 
     def read(self, store: SqliteStore) -> bool:
         """Take in what is new in `store`; whether anything was."""
-        before = self.seq, self.begun
+        before = self.seq, self.begun, self.saves
         for row in store.since(self.seq):
             self._take(*row)
         if self._open:
@@ -269,7 +275,10 @@ class Reader:
                     self.begun += 1
             states = self._ints["state"]
             self._open = {trial for trial in self._open if states[trial] in {RUNNING, GONE}}
-        return before != (self.seq, self.begun)
+        for seq, trial, at, seconds in store.saved(self.saves):
+            self._floats["saved"][trial], self._floats["saving"][trial] = at, seconds
+            self.saves = seq
+        return before != (self.seq, self.begun, self.saves)
 
     def history(self) -> History:
         """What was read."""
@@ -320,7 +329,7 @@ class Reader:
         ints["state"].append(RUNNING)
         ints["hparams"].append(self._known(hparams))
         floats["decided"].append(at)
-        for name in ("metric", "started", "ended"):
+        for name in TIMED - {"decided"}:
             floats[name].append(np.nan)
 
     def _known(self, written: str) -> int:

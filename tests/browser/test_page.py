@@ -249,3 +249,26 @@ def test_an_empty_home_says_what_to_do(window: Windows, tmp_path: Path) -> None:
         page = window()
         page.goto(site)
         expect(page.get_by_text("There is no experiment yet")).to_be_visible()
+
+
+def test_the_api_can_be_read_and_tried(window: Windows, site: str, result: Result) -> None:
+    page = window(phone=True)
+    page.goto(site)
+    page.get_by_role("link", name="API").click()
+    asked = page.locator("details[data-path='/api/experiments/{id}/trials']")
+    asked.locator("summary").click()
+    expect(asked).to_contain_text("running | finished | failed | lost")
+    asked.get_by_label("id", exact=True).fill(result.id)
+    asked.get_by_label("member").fill("3")
+    asked.get_by_role("button", name="Ask").click()
+    answer = asked.get_by_label("answer of")
+    expect(answer).to_contain_text("200")
+    expect(answer).to_contain_text(f'"total": {sum(row.member == 3 for row in result.trials())}')
+    expect(asked.get_by_role("link")).to_have_attribute(
+        "href", f"api/experiments/{result.id}/trials?member=3"
+    )
+    update = page.locator("details[data-path='/api/experiments/{id}/update']")
+    update.locator("summary").click()
+    expect(update).to_contain_text("max_duration")
+    expect(update.get_by_role("button")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import shoal
 from shoal import plots
-from shoal.core.records import Failed, Finished, Record, Seen, Started, Trial
+from shoal.core.records import Failed, Finished, Record, Saved, Seen, Started, Trial
 from shoal.history import History
 from shoal.plots import style
 from shoal.plots.diversity import founders, spread, unlike
@@ -196,6 +196,14 @@ def test_timeline(story: History) -> None:
     assert plain(trained.y)[::3] == [0, 1, 0, 1, 0]
     assert seconds(waited.x) == [104, 108, None, 105, 109, None, 110, 114, None, 111, 115]
     assert seconds(failed.x) == [115, 117]
+    assert not len(trace(figure, "saving").x)
+
+
+def test_the_timeline_shows_saving(tmp_path: Path) -> None:
+    history = history_of(tmp_path, [*STORY, Saved(4, 0.5), Saved(2, 0.25)])  # at 118, 119
+    saving = trace(plots.timeline(history), "saving")
+    assert seconds(saving.x) == [118.75, 119, None, 117.5, 118]
+    assert plain(saving.y) == [0, 0, None, 0, 0]
 
 
 def seconds(dates: Any) -> list[float | None]:

@@ -19,6 +19,7 @@ import pytest
 import shoal
 from shoal.config import ConfigError
 from shoal.core.records import Finished, Hparams
+from shoal.history import History
 from shoal.home import Folder
 from shoal.orders import Order, put
 from shoal.orders import waiting as waiting_orders
@@ -143,29 +144,41 @@ def test_who_imports_a_library_and_when_changes_nothing(tmp_path: Path) -> None:
     assert all(other == first for other in others)
 
 
-class Early:
-    """Sets an environment that a library reads as it is imported, once it gets there."""
+# Sets an environment that a library reads as it is imported, once it gets there.
+EARLY = """
+import os
 
-    def init(self, hparams: Hparams, seed: int) -> int:
+class Early:
+    def init(self, hparams, seed):
         return 0
 
-    def step(self, state: int, hparams: Hparams) -> tuple[int, float]:
+    def step(self, state, hparams):
         if state == 1:
             os.environ["OMP_NUM_THREADS"] = "1"
-            import torch  # noqa: PLC0415
+            import torch
 
             assert torch.get_num_threads() == 1
         return state + 1, hparams["h0"]
 
-    def save(self, state: int, path: Path) -> None:
+    def save(self, state, path):
         (path / "state").write_text(str(state))
 
-    def load(self, path: Path) -> int:
+    def load(self, path):
         return int((path / "state").read_text())
+"""
 
 
-def test_an_environment_that_comes_before_an_import_costs_no_trial(tmp_path: Path) -> None:
-    result = run(Early, tmp_path, steps=4, preload=["torch"], retries=0)
+# what torch brings along is in the second one imported under another environment than torch
+@pytest.mark.parametrize("first", ["", "import numpy\n"])
+def test_an_environment_that_comes_before_an_import_costs_no_trial(
+    tmp_path: Path, first: str
+) -> None:
+    (tmp_path / "early.py").write_text(first + EARLY)
+    config = shoal.Config(
+        trainable="early:Early", directory=tmp_path, space=SPACE, population=4, steps=4, workers=2,
+        preload=["torch"], retries=0, home=tmp_path / "home",
+    )  # fmt: skip
+    result = shoal.run(config)
     assert {row.state for row in result.trials()} == {"finished"}
     (line,) = [line for line in log_of(result) if "began anew" in line]
     assert "worker-" in line
@@ -596,6 +609,10 @@ def test_a_full_home_of_checkpoints_holds_no_more_than_is_needed(tmp_path: Path)
     result = run(work, tmp_path, steps=10, checkpoint_every=2)
     there = list(result.checkpoints.glob("*/*"))
     assert len(there) <= 5, "each member's newest, and the best"
+    history = History.of(result)
+    due = (history.step % 2 == 1) & (history.step < 9)
+    assert (history.saving[due] > 0).all(), "the journal tells of each, and how long it took"
+    assert (history.saved[due] >= history.ended[due]).all()
 
 
 class Orders(shoal.Observer):

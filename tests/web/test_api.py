@@ -172,9 +172,8 @@ def test_what_is_new_is_answered(tmp_path: Path, opened: Opened, monkeypatch: An
     ("path", "code", "said"),
     [
         ("/api/experiments/none", 404, "no experiment 'none'"),
-        ("/api/experiments/..", 404, ""),
-        ("/api/experiments/..%2f..", 404, ""),
         ("/api/experiments/%2e%2e", 404, ""),
+        ("/api/experiments/..%2f..", 404, ""),
         ("{at}/trials?size=0", 400, "size: expected a whole number, 1 or more"),
         ("{at}/trials?sort=x", 400, "sort: expected one of id, member"),
         ("{at}/trials?member=1.5", 400, "member: expected a whole number"),

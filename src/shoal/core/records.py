@@ -88,8 +88,16 @@ class Started:
     ago: float = 0.0  # seconds before this was said
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The trial's state was saved: to be seen; nothing is decided by it."""
+
+    trial: int
+    seconds: float  # how long that took
+
+
 Report: TypeAlias = Finished | Failed
-Seen: TypeAlias = Started | Measured
+Seen: TypeAlias = Started | Measured | Saved
 Record: TypeAlias = Trial | Report
 
 

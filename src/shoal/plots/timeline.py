@@ -3,7 +3,18 @@
 import numpy as np
 
 from shoal.history import FAILED, NOBODY, Floats, History, Ints
-from shoal.plots.style import BAD, GOOD, OTHERS, Picture, nothing, of_journal, pairs, picture, times
+from shoal.plots.style import (
+    BAD,
+    GOOD,
+    OTHERS,
+    WINNER,
+    Picture,
+    nothing,
+    of_journal,
+    pairs,
+    picture,
+    times,
+)  # fmt: skip
 
 BARS = 3000  # trials that are drawn one by one
 PARTS = 400  # of the time, where there are more
@@ -11,8 +22,11 @@ PARTS = 400  # of the time, where there are more
 
 @of_journal
 def timeline(history: History) -> Picture:
-    """When each member trained, and when it waited: for a slot, or for the others of its step."""
-    title = "Timeline: training, and waiting"
+    """When each member trained, was saved, and waited: for a slot, or the others of its step.
+
+    What a script saves is part of its training.
+    """
+    title = "Timeline: training, saving, and waiting"
     begun = np.flatnonzero(np.isfinite(history.decided))
     if not len(begun):
         return nothing(title, "no trial has begun yet")
@@ -23,6 +37,7 @@ def timeline(history: History) -> Picture:
         ("waiting", OTHERS, 2, waits(history)),
         ("training", GOOD, 9, trained(history, failed=False)),
         ("failed", BAD, 9, trained(history, failed=True)),
+        ("saving", WINNER, 5, saves(history)),
     ):
         figure.add_scatter(
             x=times(pairs(begin, end)), y=pairs(who, who), mode="lines", name=name,
@@ -71,6 +86,13 @@ def trained(history: History, *, failed: bool | None = None) -> tuple[Ints, Floa
         there &= (history.state == FAILED) == failed
     ids = np.flatnonzero(there)
     return history.member[ids], begin[ids], history.ended[ids]
+
+
+def saves(history: History) -> tuple[Ints, Floats, Floats]:
+    """(member, begin, end) of each state that was saved, where workers hold states."""
+    ids = np.flatnonzero(np.isfinite(history.saved))
+    end = history.saved[ids]
+    return history.member[ids], end - history.saving[ids], end
 
 
 def waits(history: History) -> tuple[Ints, Floats, Floats]:

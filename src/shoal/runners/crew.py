@@ -323,16 +323,16 @@ class ProcessCrew:
         self._gpus.give_back(mate.gpus)
         if mate.dismissed:
             return
+        if status is not None and anew and self._anew < ANEW:
+            self._anew += 1
+            self._events.append(Gone(key, LOST, f"its worker had to begin anew, {anew}"))
+            return
         self._deaths += 1
         last = tail(mate.folder / "stderr")
         if self._deaths > DEATHS:
             raise RunnerError(f"{self._deaths} workers ended before they were ready{last}")
         if status is None:
             self._events.append(Gone(key, LOST, "its worker was lost with the fork server"))
-            return
-        if anew and self._anew < ANEW:
-            self._anew += 1
-            self._events.append(Gone(key, LOST, f"its worker had to begin anew, {anew}"))
             return
         code = os.waitstatus_to_exitcode(status)
         kind = "killed" if code < 0 else "crash"

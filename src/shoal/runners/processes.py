@@ -280,6 +280,18 @@ class Processes:
             self._unshared.add(top)
             self._log("warning", f"warm start: {name} is left to each trial, {why}")
 
+    def _leave_all_to_trials(self, name: str, why: str) -> None:
+        """Share no library any longer: one of them brings `name`, which cannot be shared."""
+        libraries = (
+            {n.partition(".")[0] for n in self._imports.load} - sys.stdlib_module_names - OWN
+        )
+        kept = tuple(n for n in self._imports.load if n.partition(".")[0] not in libraries)
+        self._imports = replace(self._imports, load=kept)
+        self._unshared |= libraries
+        if libraries:
+            text = f"libraries are left to each trial: one brings {name}, and {why}"
+            self._log("warning", f"warm start: {text}")
+
     def _died(self, server: ForkServer, how: str) -> None:
         """What a server ran is lost, which is not its fault; a new one goes on."""
         code = self._let_go(server)
@@ -341,6 +353,8 @@ class Processes:
                 if variables and known.items() <= variables.items():
                     environ = {**self._imports.environ, **variables}
                     self._imports = replace(self._imports, environ=environ)
+                elif library.partition(".")[0] in self._unshared:
+                    self._leave_all_to_trials(library, why)
                 else:  # another path, or a variable that each trial sets to something else
                     self._leave_to_trials(library, why)
             case {"imports": list(names), "slow": dict(slow)}:

@@ -23,6 +23,7 @@ from shoal.core.records import (
     Measured,
     Report,
     Result,
+    Saved,
     Seen,
     Started,
     Trial,
@@ -487,6 +488,7 @@ class WorkerRunner:
         else:
             self._checkpoints.published(id)
             self._unsaved_s[id] = 0.0
+            self._events.append(Saved(id, message["seconds"]))
             self._pace.saved(message["seconds"])
         for task in then:
             if "error" in message:

@@ -3,6 +3,7 @@
     journal    what was decided and what happened, in order: the truth of an experiment
     measured   intermediate results
     started    when the process of each attempt began
+    saved      when the states that workers hold were saved, and how long that took
     log        what was said to the user
     sessions   the controllers that drove the experiment, one after the other
     meta       what the experiment is: id, name, configuration, version of this layout
@@ -27,6 +28,7 @@ from shoal.core.records import (
     Hparams,
     Measured,
     Record,
+    Saved,
     Seen,
     Started,
     Trial,
@@ -44,6 +46,9 @@ CREATE TABLE IF NOT EXISTS started (
     trial INTEGER NOT NULL, attempt INTEGER NOT NULL, at REAL NOT NULL,
     PRIMARY KEY (trial, attempt)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS saved (
+    seq INTEGER PRIMARY KEY, trial INTEGER NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL
+) STRICT;
 """
 # For those who only read one of these, a copy that is found in its place.
 COPY = """
@@ -80,7 +85,7 @@ CREATE TABLE sessions (
 # what comes of reading a journal that is damaged: no page, no text, no JSON, no score
 DAMAGE = (sqlite3.Error, ValueError)
 TABLES = {"meta", "journal", "measured", "log", "sessions"}
-SIDE_TABLES = ("measured", "started", "log", "sessions")  # nothing is decided by them
+SIDE_TABLES = ("measured", "started", "saved", "log", "sessions")  # nothing is decided by them
 
 
 class StoreError(Exception):
@@ -309,6 +314,14 @@ class SqliteStore:
             return {}
         return {(trial, attempt): at for trial, attempt, at in rows}
 
+    def saved(self, after: int) -> list[tuple[int, int, float, float]]:
+        """(number, trial, when it had ended, seconds) of each save after the one of that number."""
+        query = "SELECT seq, trial, at, seconds FROM saved WHERE seq > ? ORDER BY seq"
+        try:
+            return self._db.execute(query, (after,)).fetchall()
+        except sqlite3.OperationalError:  # an older journal
+            return []
+
     def tally(self) -> Tally:
         """How the trials stand, counted without reading what else is known of them."""
         trials, finished, best, least = self._db.execute(
@@ -472,6 +485,7 @@ VALUES (?, 'finished', ?, ?, ?, ?, ?)"""
 FAILED = """INSERT INTO journal (at, kind, trial, attempt, failure, reason)
 VALUES (?, 'failed', ?, ?, ?, ?)"""
 STARTED = "INSERT OR REPLACE INTO started (at, trial, attempt) VALUES (?, ?, ?)"
+SAVED = "INSERT INTO saved (at, trial, seconds) VALUES (?, ?, ?)"
 MEASURED = "INSERT OR REPLACE INTO measured (at, trial, attempt, idx, value) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -486,6 +500,8 @@ def encode(record: Record | Seen, at: float) -> tuple[str, tuple[Any, ...]]:
             return FAILED, (at, trial, attempt, kind, reason)
         case Started(trial, attempt, ago):
             return STARTED, (at - ago, trial, attempt)
+        case Saved(trial, seconds):
+            return SAVED, (at, trial, seconds)
         case Measured(trial, index, value, attempt):
             return MEASURED, (at, trial, attempt, index, json.dumps(value))
 

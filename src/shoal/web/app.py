@@ -64,6 +64,10 @@ class Site:
         """The OpenAPI document."""
         return JSONResponse(self.document)
 
+    async def explained(self, _: Request) -> Response:
+        """The page that shows it."""
+        return FileResponse(STATIC / "api.html", headers={"cache-control": "no-cache"})
+
     async def happens(self, request: Request) -> Response:
         """The events of an experiment, or of the list."""
         return await self.events.stream(request, request.path_params.get("id", LIST))
@@ -89,6 +93,7 @@ class Site:
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/static/plotly.js", self.plotly),
             Mount("/static", Both(STATIC, assets.FOLDER)),
+            Route("/api", self.explained),
             Route("/api/openapi.json", self.described),
             Route("/api/guard", self.guard),
             Route("/api/events", self.happens),

@@ -173,6 +173,7 @@ class Followed:
         state = (
             self.folder.holder(), len(sessions), last and (last.outcome, last.seen // SEEN_S),
             meta.get("waiting"), meta.get("pausing"), meta.get("config"), self.reader.begun,
+            self.reader.saves,
         )  # fmt: skip
         version = f"{self.reader.seq}.{self.seq}.{crc32(repr(state).encode()):x}"
         if changed or version != self.version:

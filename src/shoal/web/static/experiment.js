@@ -139,6 +139,7 @@ export function experiment(main, at) {
     async checkpoints() {
       const found = await ask(`${base}/checkpoints`);
       fill(body, h("p", {}, `${bytes(found.bytes)} in ${found.root}; kept: ${found.keep}.`),
+        found.by_member.length > 1 && h("p", { class: "soft" }, "By member: ", found.by_member.map((one) => `${one.member}: ${bytes(one.bytes)}`).join(", "), "."),
         found.checkpoints.length === 0 ? h("p", {}, "Nothing is saved at the moment.") : table("checkpoints", [
           ["member", (one) => say(one.member), { number: true }], ["step", (one) => say(one.step), { number: true }], ["trial", (one) => trialLink(one.trial), { number: true }],
           ["size", (one) => bytes(one.bytes), { number: true }], ["files", (one) => say(one.files), { number: true }], ["kept because", (one) => one.why],

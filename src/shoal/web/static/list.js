@@ -24,7 +24,8 @@ export function list(main) {
       there = await ask("experiments");
       if (!begun) {
         begun = true;
-        main.replaceChildren(h("h1", {}, "Experiments"), h("div", { class: "tools" }, h("label", { for: "search" }, "Search"), input), rows);
+        main.replaceChildren(h("h1", {}, "Experiments"), h("div", { class: "tools" }, h("label", { for: "search" }, "Search"), input), rows,
+          h("p", { class: "soft" }, "The same as JSON: ", h("a", { href: "api" }, "API")));
         document.title = "shoal";
       }
       draw();
