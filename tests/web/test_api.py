@@ -14,6 +14,7 @@ from shoal.plots import PICTURES
 from shoal.report import report
 from shoal.result import Result
 from shoal.stores.sqlite import SqliteStore
+from tests.cli.shell import eventually
 from tests.made import experiment
 from tests.web.conftest import Opened
 
@@ -222,3 +223,20 @@ def test_one_that_was_moved_is_gone(tmp_path: Path, opened: Opened) -> None:
     result.folder.path.rename(tmp_path / "moved")
     assert client.get(f"/api/experiments/{result.id}").status_code == 404
     assert client.get("/api/experiments/moved").status_code == 200
+
+
+def test_a_journal_that_is_replaced_is_read_anew(tmp_path: Path, opened: Opened) -> None:
+    before = experiment(tmp_path / "home", steps=6, failing=0.2)
+    after = experiment(tmp_path / "other", steps=4)
+    client = opened(tmp_path / "home")
+
+    def shown() -> tuple[int, Any]:
+        at = f"/api/experiments/{before.id}"
+        return client.get(at).json()["trials"]["finished"], client.get(f"{at}/schedule").json()
+
+    assert shown()[0] == before.progress.finished
+    finished, best = after.progress.finished, after.best
+    assert best is not None
+    after.folder.journal.rename(before.folder.journal)  # as `shoal repair` does
+    eventually("the other journal", lambda: shown()[0] == finished)
+    assert shown()[1] == best.schedule

@@ -16,6 +16,8 @@ from shoal.home import ExperimentError
 from shoal.web.followed import Home, Unknown
 
 LOOK_S = 0.25  # how often we look whether something has happened
+REST = 20  # times as long as a look takes passes before the next: a home of thousands takes a while
+LONGEST_S = 2.0
 SIGN_S = 15.0  # how often we say that we are still here
 LIST = ""  # what is listened to by whoever sees all experiments
 
@@ -25,6 +27,7 @@ class Channel:
     """What pages listen to: one experiment, or the list of them."""
 
     listeners: int = 0
+    due: float = 0.0  # on the monotonic clock: when it is time to look again
     version: str = ""
     state: dict[str, Any] = field(default_factory=dict)
     changed: Event = field(default_factory=Event)
@@ -91,7 +94,11 @@ class Events:
     async def _look(self) -> None:
         while True:
             for id, channel in list(self._channels.items()):
+                if (began := time.monotonic()) < channel.due:
+                    continue
                 version, state = await to_thread.run_sync(self._now, id)
+                now = time.monotonic()
+                channel.due = now + min(LONGEST_S, REST * (now - began))
                 if version != channel.version:
                     channel.version, channel.state = version, state
                     channel.changed.set()

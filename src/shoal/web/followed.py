@@ -99,6 +99,7 @@ class Followed:
     _lock: RLock = field(default_factory=RLock)
     _looked: float = 0.0
     _signature: object = None
+    _which: int = 0  # the inode of the journal that was read
     _now: Now | None = None
     _answers: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
     _findings: tuple[float, int, list[Finding]] = (-HEALTH_S, -1, [])
@@ -124,6 +125,7 @@ class Followed:
             self._looked = time.monotonic()
             signature = signature_of(self.folder)
             if signature != self._signature:
+                self._begin_again()
                 self._read()
                 self._signature = signature
             return self.version
@@ -162,6 +164,15 @@ class Followed:
             found = findings_of(Result(self.folder), trials)
             self._findings = time.monotonic(), self.reader.seq, found
         return found
+
+    def _begin_again(self) -> None:
+        """Forget what was read, if another journal is in the place of that, as after a repair."""
+        with suppress(OSError):
+            which = self.folder.journal.stat().st_ino
+            if self._which not in {0, which}:
+                self.reader, self.best, self.seq = Reader.of(Result(self.folder)), None, 0
+                self._findings = (-HEALTH_S, -1, [])
+            self._which = which
 
     def _read(self) -> None:
         with self.folder.open() as store:
