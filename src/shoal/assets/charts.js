@@ -2,8 +2,20 @@
 
 const MODE = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d"] };
 
-// plotly.js is large: a page asks for it once everything else is under way.
-const ready = () => new Promise((resolve) => addEventListener("plotly", resolve, { once: true }));
+let loading = null;
+
+// plotly.js, which a report has in it. It is large, and while it is read nothing else can be done: it
+// is asked for where there are pictures, and last.
+export function loaded() {
+  if (window.Plotly) return null;
+  return loading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = "static/plotly.js";
+    script.addEventListener("load", resolve);
+    script.addEventListener("error", () => { loading = null; script.remove(); reject(new Error("plotly.js cannot be had")); });
+    document.head.append(script);
+  });
+}
 
 let before = Promise.resolve();
 
@@ -17,7 +29,7 @@ export function draw(element, figure) {
 }
 
 export async function drawAtOnce(element, figure) {
-  if (!window.Plotly) await ready();
+  if (!window.Plotly) await loaded();
   const { data, layout } = themed(figure, element);
   layout.uirevision = "stays";
   await Plotly.react(element, data, layout, MODE);

@@ -79,13 +79,14 @@ class Events:
             yield "retry: 1000\n\n"
             signed = time.monotonic()
             while not self.closing:
+                changed = channel.changed  # before we look: what comes while we tell counts, too
                 if channel.version and channel.version != seen:
                     seen, signed = channel.version, time.monotonic()
                     yield message(seen, channel.state)
                 elif time.monotonic() > signed + SIGN_S:
                     signed = time.monotonic()
                     yield ": here\n\n"
-                await either(channel.changed, SIGN_S)
+                await either(changed, SIGN_S)
         finally:
             channel.listeners -= 1
             if not channel.listeners:

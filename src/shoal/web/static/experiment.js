@@ -2,7 +2,7 @@
 
 import { buttons, confirmed } from "./actions.js";
 import { ask, soon } from "./ask.js";
-import { draw, lazily } from "./charts.js";
+import { draw, lazily, loaded } from "./charts.js";
 import { bytes, duration, fill, h, say, spark, stateOf, table, when } from "./dom.js";
 import { follow } from "./follow.js";
 
@@ -16,7 +16,10 @@ export function experiment(main, at) {
   const charts = new Map();
   let begun = false, ended = false, followed = null, now = null;
   soon(base);
-  (PICTURES[at.tab] ?? []).slice(0, 2).forEach((name) => soon(`${base}/plots/${name}`));
+  if (PICTURES[at.tab]) {
+    PICTURES[at.tab].slice(0, 2).forEach((name) => soon(`${base}/plots/${name}`));
+    loaded()?.catch(() => {}); // it is told to whoever draws
+  }
 
   function link(tab, name, query) {
     const more = query && Object.keys(query).length ? `?${new URLSearchParams(query)}` : "";

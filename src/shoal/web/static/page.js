@@ -52,9 +52,3 @@ function connected(well) {
 addEventListener("hashchange", show);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown.redraw?.());
 show();
-
-// Asked for last: while it is read nothing else can be done, but what was asked for before comes in.
-const plotly = document.createElement("script");
-plotly.src = "static/plotly.js";
-plotly.addEventListener("load", () => dispatchEvent(new Event("plotly")));
-document.head.append(plotly);
