@@ -9,7 +9,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Windows
 from tests.browser.test_page import served_to
-from tests.cli.shell import Shell, eventually, write
+from tests.cli.shell import Shell
+from tests.cli.shell import running as held
 
 
 @pytest.fixture
@@ -25,12 +26,8 @@ def gate(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(shell: Shell, gate: Path, tmp_path: Path) -> Iterator[Any]:
     """A run that waits for the gate in its step 1; its status."""
-    process = shell.start("run", write(tmp_path / "toy"), GATE=str(gate))
-    eventually("an experiment", lambda: not shell.nothing_there() and shell("list").stdout)
-    yield eventually("step 1", lambda: (now := shell.json("status"))["step"] == 1 and now)
-    gate.touch()
-    process.kill()
-    process.communicate()
+    with held(shell, tmp_path / "toy", gate) as status:
+        yield status
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,22 @@ class Shell:
 
     def nothing_there(self) -> bool:
         return not self.home.exists() or not any(self.home.iterdir())
+
+
+@contextmanager
+def running(shell: Shell, folder: Path, gate: Path) -> Iterator[Any]:
+    """The status of a run that waits for `gate` in its step 1; it ends with this at the latest."""
+    process = shell.start("run", write(folder), GATE=str(gate))
+    eventually("an experiment", lambda: not shell.nothing_there() and shell("list").stdout)
+
+    def waits() -> Any:
+        status = shell.json("status")
+        return status if status["step"] == 1 and status["trials"]["running"] == 2 else None
+
+    yield eventually("step 1 to begin", waits)
+    gate.touch()
+    process.kill()
+    process.communicate()
 
 
 # The terminal becomes that of its session: not by a fork of the tests' process, which has threads.

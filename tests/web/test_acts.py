@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from shoal.home import Folder
 from tests.cli.shell import Shell, eventually, write
+from tests.cli.shell import running as held
 from tests.made import experiment
 from tests.web.conftest import Opened
 
@@ -28,17 +29,8 @@ def gate(tmp_path: Path) -> Path:
 @pytest.fixture
 def running(shell: Shell, gate: Path, tmp_path: Path) -> Iterator[Any]:
     """A run that waits for the gate in its step 1; its status."""
-    run = shell.start("run", write(tmp_path / "toy"), GATE=str(gate))
-    eventually("an experiment", lambda: not shell.nothing_there() and shell("list").stdout)
-
-    def waits() -> Any:
-        status = shell.json("status")
-        return status if status["step"] == 1 and status["trials"]["running"] == 2 else None
-
-    yield eventually("step 1 to begin", waits)
-    gate.touch()
-    run.kill()
-    run.communicate()
+    with held(shell, tmp_path / "toy", gate) as status:
+        yield status
 
 
 def acting(client: TestClient, id: str) -> Act:
