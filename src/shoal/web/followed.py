@@ -25,6 +25,7 @@ ANSWERS = 64  # answers that are kept, of each
 HEALTH_S = 10.0  # how old findings may be
 SEEN_S = 10.0  # how old the time that it has run may be
 FRESH_S = 0.2  # how old what was read may be, in any case
+WAL_INDEX_HEAD = 48  # bytes
 ID = re.compile(r"[\w.-]{1,255}")
 
 
@@ -194,12 +195,19 @@ class Followed:
 
 
 def signature_of(folder: Folder) -> object:
-    """What changes when something is written to the experiment in `folder`, or its holder goes."""
+    """What changes when something is written to the experiment in `folder`, or its holder goes.
+
+    The times of its files are not enough: SQLite writes to the log, waits for the disk, and only
+    then lets readers see it, by the head of the index of the log.
+    https://www.sqlite.org/walformat.html#the_wal_index_file_format
+    """
     found: list[object] = [folder.holder()]
     for name in ("journal.db", "journal.db-wal"):
         with suppress(OSError):
             stat = (folder.path / name).stat()
             found.append((name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    with suppress(OSError), (folder.path / "journal.db-shm").open("rb") as file:
+        found.append(file.read(WAL_INDEX_HEAD))
     return tuple(found)
 
 
