@@ -18,8 +18,9 @@ demo: $(READY) ## train the digits example, and see what came out (a minute; the
 	@printf '  shoal status; shoal lineage; shoal trials; shoal log\n'
 
 # compiled once: hundreds of processes import it
-test: $(READY) ## pass the tests, three at a time: many wait for a process
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal
+test: $(READY) ## pass the tests, three at a time: many wait for a process; then those on Ray
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal --ignore tests/cluster
+	$(BIN)/pytest tests/cluster
 
 soak: $(READY) ## the tests that are more of the same kind, and take long
 	$(BIN)/pytest -n 3 -m soak

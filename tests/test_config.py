@@ -3,6 +3,7 @@
 import inspect
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.config import Config, ConfigError, Problem, load, parse, read
+from shoal.config import Config, ConfigError, Problem, Ray, load, parse, read
 from shoal.core.exploit import Cohort, Move, Truncation
 from shoal.core.explore import Explore, Perturb, Shift
 from shoal.core.records import Result
 from shoal.core.space import Branch, Choice, Domain, Fixed, Float, Int, Normal, Space
 from shoal.documents import shown, unknown
+from shoal.experiment import reworded
 from tests import domains as any_
 
 SPACE = {"lr": {"float": [1e-4, 0.1], "log": True}}
@@ -85,6 +87,7 @@ def test_every_key(tmp_path: Path) -> None:
         preload: [torch, numpy]
         warm: off
         env: {A: x, B: 1}
+        execution: {engine: ray, address: auto, cpus_per_trial: 0.5, resources: {tpu: 1}}
         track: [tensorboard, mlflow=runs]
         max_trials: 100
         max_duration: 0.5h
@@ -121,6 +124,7 @@ def test_every_key(tmp_path: Path) -> None:
         preload=["torch", "numpy"],
         warm=False,
         env={"A": "x", "B": "1"},
+        execution=Ray("auto", cpus_per_trial=0.5, resources={"tpu": 1}),
         track=["tensorboard", "mlflow=runs"],
         max_trials=100,
         max_duration=1800,
@@ -477,3 +481,33 @@ def test_long_and_strange_values_are_shown_short() -> None:
     assert shown("a" * 1000).endswith("...")
     assert shown(None) == "null"
     assert unknown("zzz", ["population"]) == "unknown key 'zzz'"
+
+
+@pytest.mark.parametrize(
+    ("execution", "said"),
+    [
+        ("slurm", 'execution: expected "local", "ray", or a mapping with one as engine'),
+        ({"address": "auto"}, 'execution: expected "local", "ray", or a mapping'),
+        ({"engine": "ray", "adress": "auto"}, "execution: unknown key 'adress'"),
+        ({"engine": "ray", "cpus_per_trial": -1}, "execution.cpus_per_trial: expected 0 or more"),
+        ({"engine": "ray", "resources": {"tpu": 0}}, "resources.tpu: expected a number above 0"),
+        ({"engine": "ray", "runtime_env": [1]}, "execution.runtime_env: expected a mapping"),
+        ({"engine": "local", "address": "auto"}, "execution: expected"),
+    ],
+)
+def test_where_trials_run(execution: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Config(command="true", space={"x": {"float": [0, 1]}}, execution=execution)  # type: ignore[arg-type]
+
+
+def test_on_a_cluster_all_members_run_at_a_time() -> None:
+    words: Any = {"command": "true", "space": {"x": {"float": [0, 1]}}, "population": 7}
+    assert Config(**words, execution="ray").workers == 7
+    assert Config(**words, execution={"engine": "local"}).workers == 1
+    assert Config(**words, execution="ray", workers=3).workers == 3
+    here = Config(**words)
+    assert reworded(here, {"execution": "ray"}).workers == 7
+    there = reworded(here, {"execution": Ray(resources={"tpu": 2})})
+    moved = reworded(there, {"execution": {"engine": "ray", "address": "auto"}}).execution
+    assert moved == Ray("auto", resources={"tpu": 2})
+    assert reworded(there, {"execution": {"engine": "local"}}).execution is None

@@ -10,6 +10,7 @@ from typing import Any
 _HOMES = {
     "Config": "shoal.config",
     "ConfigError": "shoal.config",
+    "Ray": "shoal.config",
     "Branch": "shoal.core.space",
     "Choice": "shoal.core.space",
     "Fixed": "shoal.core.space",

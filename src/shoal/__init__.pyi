@@ -1,5 +1,6 @@
 from shoal.config import Config as Config
 from shoal.config import ConfigError as ConfigError
+from shoal.config import Ray as Ray
 from shoal.controller import Observer as Observer
 from shoal.core.exploit import Truncation as Truncation
 from shoal.core.explore import Perturb as Perturb

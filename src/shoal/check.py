@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from shoal import experiment, jobs
 from shoal.checkpoints import LASTS, WORKERS, saved
 from shoal.claims import OWNER, members, owner_of
-from shoal.config import Config
+from shoal.config import Config, changed
 from shoal.controller import Observer
 from shoal.core.records import Trial
 from shoal.core.tuner import Tuner
@@ -57,7 +57,9 @@ def check(config: Config, tell: Callable[[str], None]) -> tuple[list[Finding], f
         ExperimentError: trials cannot be run at all.
         KeyboardInterrupt: the user did not want to wait.
     """
-    jobs.places(config)
+    config = changed(config, {"execution": "local"})  # it is this machine that we can look into
+    with jobs.Job().ground(config):
+        pass  # there is something to run on
     with TemporaryDirectory(prefix="shoal-check-") as temporary:
         root = Path(temporary) / "checkpoints"
         watch = Watch(root, tell)

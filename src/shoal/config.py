@@ -58,7 +58,7 @@ EXPECTED = {
     "string_too_short": "some text",
     "list_type": "a list",
     "literal_error": "{expected}",
-    "greater_than_equal": "{ge} or more",
+    "greater_than_equal": "{ge:g} or more",
     "less_than_equal": "{le:,} or less",
     "string_too_long": "at most {max_length} characters",
 }
@@ -195,13 +195,90 @@ class _Checked(BaseModel):
     def __init__(self, **fields: Any) -> None:
         if problems := list(unwritable(fields)):  # and nothing else can be said of it safely
             raise ConfigError(problems)
-        problems = _crosswise(fields)
+        problems = self.crosswise(fields)
         try:
             super().__init__(**fields)
         except ValidationError as error:
             problems += _translated(error, type(self).model_fields)
         if problems:
             raise ConfigError(problems)
+
+    def crosswise(self, fields: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong between fields; asked for even where single ones are wrong as well."""
+        return []
+
+
+def _resources(value: object) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping of names to numbers, got {shown(value)}")  # noqa: TRY004
+    problems = [
+        Problem(str(name), f"expected a number above 0, got {shown(amount)}")
+        for name, amount in value.items()
+        if not (isinstance(name, str) and name and is_number(amount) and amount > 0)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return {name: float(amount) for name, amount in value.items()}
+
+
+def _plainly(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or any(unwritable(value)):
+        raise ValueError(f"expected a mapping that can be written to a file, got {shown(value)}")
+    return dict(value)
+
+
+class Ray(_Checked):
+    """Trials run on a Ray cluster: `execution=shoal.Ray("auto")`, or `execution: {engine: ray}`.
+
+    Attributes:
+        engine: "ray".
+        address: Of a cluster that runs: "auto", "HOST:PORT" or "ray://HOST:PORT"; None for
+            $RAY_ADDRESS, or a new one on this machine.
+        cpus_per_trial: How many CPUs each worker takes, as Ray counts them; a fraction is one.
+        resources: What else each takes, by Ray's names.
+        ship: Whether the folder in which trials run is copied to the nodes. By default it is, if
+            `address` names a cluster and what is trained is in a file; where all nodes mount the
+            folder, there is no need to.
+        runtime_env: What Ray is to provide trials with, see its documentation.
+
+    Raises:
+        ConfigError: with every mistake there is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    engine: Literal["ray"] = "ray"
+    address: Text | None = None
+    cpus_per_trial: Annotated[float, Field(ge=0)] = 1.0
+    resources: Annotated[dict[str, float], PlainValidator(_resources)] = Field(default_factory=dict)
+    ship: bool | None = None
+    runtime_env: Annotated[dict[str, Any], PlainValidator(_plainly)] = Field(default_factory=dict)
+
+    def __init__(self, address: str | None = None, **fields: Any) -> None:
+        super().__init__(address=address, **fields)
+
+
+def _execution(value: object) -> Ray | None:
+    if value == "local":
+        return None
+    if value == "ray":
+        return Ray()
+    if isinstance(value, Mapping) and value.get("engine") in {"ray", "local"}:
+        given = dict(value)
+        if given["engine"] == "ray":
+            return Ray(**given)
+        if len(given) == 1:
+            return None
+    if isinstance(value, Ray) or value is None:
+        return value
+    raise ValueError(
+        f'expected "local", "ray", or a mapping with one as engine, got {shown(value)}'
+    )
+
+
+def _at_a_time(given: dict[str, Any]) -> int:
+    """How many trials run at the same time where nobody has said it."""
+    return 1 if given.get("execution") is None else given.get("population", 1)
 
 
 class Config(_Checked):
@@ -222,7 +299,8 @@ class Config(_Checked):
         space: What the hyperparameters may be; the path of a file that says so is taken, too.
         population: How many members are trained together.
         steps: How many steps each member does; None for no end.
-        workers: How many trials run at the same time.
+        workers: How many trials run at the same time; by default 1, and on a cluster as many as
+            there are members.
         metric: Which entry of the final result is the score, where a trial reports a mapping.
         mode: Whether more of it is better ("max") or less ("min").
         synchronous: Whether all members end a step before any begins the next.
@@ -249,6 +327,7 @@ class Config(_Checked):
         max_duration: Seconds of running after which no trial is started; None for no limit.
         target: The metric at which to stop, as it is reported; None to go on.
         env: Variables for the environment of trials, set before anything is imported.
+        execution: Where trials run: None for this machine, or a `Ray`.
         track: The trackers that are told of each step: "tensorboard", "mlflow" or "wandb"; "=" and
             where to may follow.
         home: Where experiments are kept; None for $SHOAL_HOME or its default.
@@ -269,7 +348,8 @@ class Config(_Checked):
     space: Annotated[Space, PlainValidator(_checked_space)]
     population: Annotated[Positive, Field(le=LARGEST_POPULATION)] = 10
     steps: Positive | None = None
-    workers: Positive = 1
+    execution: Annotated[Ray | None, PlainValidator(_execution)] = None
+    workers: Positive = Field(default_factory=_at_a_time)
     metric: Text = "default"
     mode: Literal["max", "min"] = "max"
     synchronous: bool = True
@@ -306,7 +386,15 @@ class Config(_Checked):
             "space": dump_space(self.space),
             "exploit": dump_exploit(self.exploit),
             "explore": dump_explore(self.explore),
+            "execution": None if self.execution is None else self.execution.model_dump(),
         }
+
+    def crosswise(self, fields: Mapping[str, Any]) -> list[Problem]:
+        commands = [name for name in COMMANDS if fields.get(name) is not None]
+        if len(commands) == 1:
+            return []
+        got = " and ".join(commands) or "none of them"
+        return [Problem("", f"expected one of {', '.join(COMMANDS)}, got {got}")]
 
     @classmethod
     def restore(cls, dumped: Mapping[str, Any]) -> "Config":
@@ -335,8 +423,8 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
         return config
     if ("steps" in given) != ("max_trials" in given):
         given = {"steps": None, "max_trials": None} | given
-    fields = {name: getattr(config, name) for name in type(config).model_fields}
-    return Config(**fields | given)
+    fields = {name: getattr(config, name) for name in config.model_fields_set}
+    return Config(**fields | given)  # a default may depend on what is given
 
 
 def load(path: str | Path) -> Config:
@@ -381,19 +469,12 @@ def within(folder: Path, value: Any) -> Any:
     return str(folder / value)
 
 
-def _crosswise(fields: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong between fields; asked for even where single ones are wrong as well."""
-    commands = [name for name in COMMANDS if fields.get(name) is not None]
-    if len(commands) == 1:
-        return []
-    got = " and ".join(commands) or "none of them"
-    return [Problem("", f"expected one of {', '.join(COMMANDS)}, got {got}")]
-
-
 def _translated(error: ValidationError, known: Mapping[str, object]) -> list[Problem]:
     """Pydantic's findings as ours."""
     problems: list[Problem] = []
     for found in error.errors(include_url=False):
+        if found["type"] == "default_factory_not_called":
+            continue  # something that it depends on is wrong, which is told
         key = _key(found["loc"])
         context = found.get("ctx", {})
         cause = context.get("error")

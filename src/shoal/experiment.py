@@ -6,25 +6,26 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from shoal import home as homes
 from shoal import trackers, trainable
 from shoal.claims import CheckpointError, claim, release
 from shoal.compat.nni import config as nni
-from shoal.config import Config, ConfigError, Problem, changed, parse
+from shoal.config import Config, ConfigError, Problem, Ray, changed, parse
 from shoal.controller import MakeRunner, Observer, drive
 from shoal.core.exploit import Exploit
 from shoal.core.explore import Explore
 from shoal.core.space import Space
 from shoal.documents import read
 from shoal.home import ExperimentError, Folder, locked
-from shoal.jobs import Job, Work, places
+from shoal.jobs import Job, Work
 from shoal.notation import dump_space, parse_space
 from shoal.result import Result, home_of
 from shoal.stores.sqlite import SqliteStore
 from shoal.trackers.following import Following
 
+Execution: TypeAlias = Ray | Mapping[str, Any] | Literal["local", "ray"] | None
 FITTED = {"gpus_per_trial", "env"}
 
 
@@ -75,6 +76,7 @@ class Words(TypedDict, total=False):
     max_duration: float | str
     target: float
     env: Mapping[str, str] | None
+    execution: Execution
     track: list[str] | None
 
 
@@ -115,16 +117,15 @@ def run(
     else:
         config, work = described(what, given), what
     job = Job.of(config, work, inline=inline)
-    gpus = places(config)
     trackers.wanted(config)
     chosen = None if home is None else home_of(home)
     root = chosen or config.home or homes.default_home()
-    folder = homes.create(root, lambda partial: prepare(partial, config))
-    if chosen is None and root != homes.default_home():
-        homes.link(folder, homes.default_home())
-    return watched(
-        folder, config, job.runner(folder, config, gpus), observer, notes, verbose=verbose
-    )
+    with job.ground(config) as ground:
+        folder = homes.create(root, lambda partial: prepare(partial, config))
+        if chosen is None and root != homes.default_home():
+            homes.link(folder, homes.default_home())
+        make_runner = job.runner(folder, config, ground)
+        return watched(folder, config, make_runner, observer, notes, verbose=verbose)
 
 
 def resume(
@@ -137,6 +138,7 @@ def resume(
     max_trials: int | None = None,
     max_duration: float | str | None = None,
     target: float | None = None,
+    execution: Execution = None,
     home: str | Path | None = None,
     observer: Observer = Observer(),
     verbose: bool = True,
@@ -154,6 +156,7 @@ def resume(
         max_trials: how many trials are decided in all.
         max_duration: seconds, or text such as "10m", in all.
         target: the metric at which to stop.
+        execution: where trials run from now on, as for `run`.
         home: where experiments are kept.
         observer: whoever wants to watch.
         verbose: whether to show how it goes.
@@ -173,7 +176,8 @@ def resume(
         "steps": steps, "workers": workers, "max_trials": max_trials,
         "max_duration": max_duration, "target": target,
     }  # fmt: skip
-    config = changed(Config.restore(Result(folder).config), limits)
+    before = Config.restore(Result(folder).config)
+    config = changed(before, limits | {"execution": moved(before, execution)})
     if space is not None and dump_space(parsed(space)) != dump_space(config.space):
         raise ExperimentError(
             f"experiment {folder.id} has another space: {dump_space(config.space)}. Leave `space` "
@@ -181,9 +185,9 @@ def resume(
         )
     job = Job.of(config, work, inline=inline)
     own(folder.id, folder.path.parent, config, new=False)
-    return watched(
-        folder, config, job.runner(folder, config, places(config)), observer, [], verbose=verbose
-    )
+    with job.ground(config) as ground:
+        make_runner = job.runner(folder, config, ground)
+        return watched(folder, config, make_runner, observer, [], verbose=verbose)
 
 
 def remove(experiment: str, *, home: str | Path | None = None) -> None:
@@ -273,7 +277,17 @@ def reworded(config: Config, words: Mapping[str, Any]) -> Config:
     unknown = rest.keys() - type(config).model_fields
     if unknown:
         return Config(**rest)  # says what is wrong with them
+    rest |= {"execution": moved(config, rest.get("execution"))}
     return fitted(changed(config, rest), words.get("gpus_per_trial"), words.get("env"))
+
+
+def moved(config: Config, execution: Execution) -> Execution:
+    """Where to run `config` from now on: a mapping adds to what it says of the same engine."""
+    before = config.execution
+    if before is None or not isinstance(execution, Mapping):
+        return execution
+    same = execution.get("engine", before.engine) == before.engine
+    return {**before.model_dump(), **execution} if same else execution
 
 
 def prepare(folder: Folder, config: Config) -> None:

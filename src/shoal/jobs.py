@@ -1,7 +1,8 @@
 """What the trials of an experiment are, a command or something in Python, and what runs them."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -10,10 +11,12 @@ from typing import Any, TypeAlias
 
 from shoal import trainable
 from shoal.checkpoints import Checkpoints
-from shoal.config import Config
+from shoal.config import Config, Ray
 from shoal.controller import MakeRunner
 from shoal.home import ExperimentError, Folder
 from shoal.runners.base import Log, Runner, RunnerError
+from shoal.runners.cluster.connection import Cluster, Need
+from shoal.runners.crew import Crew
 from shoal.runners.forkserver import Imports
 from shoal.runners.gpus import Gpus
 from shoal.runners.launch import Launch, environment, module_in
@@ -65,16 +68,59 @@ class Job:
         except PackingError as error:
             raise ExperimentError(str(error)) from error
 
-    def runner(self, folder: Folder, config: Config, gpus: Gpus) -> MakeRunner:
+    @contextmanager
+    def ground(self, config: Config) -> Iterator[Gpus | Cluster]:
+        """Where they can run: the GPUs for them, or a cluster, which is reached and let go of.
+
+        Raises:
+            ExperimentError: there are too few GPUs, or the cluster cannot be reached.
+        """
+        try:
+            if config.execution is None:
+                ground: Gpus | Cluster = places(config)
+            else:
+                ground = self._cluster(config, config.execution)
+        except RunnerError as error:
+            raise ExperimentError(str(error)) from error
+        try:
+            yield ground
+        finally:
+            if isinstance(ground, Cluster):
+                ground.disconnect()
+
+    def _cluster(self, config: Config, execution: Ray) -> Cluster:
+        env = dict(execution.runtime_env)
+        if self._shipped(execution):
+            env.setdefault("working_dir", str(config.directory))
+        cluster = Cluster(execution.address, env)
+        cluster.connect()
+        return cluster
+
+    def _shipped(self, execution: Ray) -> bool:
+        """Whether the folder in which trials run is copied to the nodes.
+
+        What was given in Python is sent by itself, and its folder is whichever its user was in.
+        """
+        if execution.ship is None:
+            return execution.address is not None and not self.data
+        return execution.ship
+
+    def runner(self, folder: Folder, config: Config, ground: Gpus | Cluster) -> MakeRunner:
         """How they are run."""
         if config.trainable is None:
-            return partial(script_runner, folder, config, gpus)
-        return partial(self._workers, folder, config, gpus)
+            assert isinstance(ground, Gpus)
+            return partial(script_runner, folder, config, ground)
+        return partial(self._workers, folder, config, ground)
 
     def _workers(
-        self, folder: Folder, config: Config, gpus: Gpus, checkpoints: Checkpoints, log: Log
+        self,
+        folder: Folder,
+        config: Config,
+        ground: Gpus | Cluster,
+        checkpoints: Checkpoints,
+        log: Log,
     ) -> Runner:
-        from shoal.runners.crew import Crew, InlineCrew, ProcessCrew
+        from shoal.runners.crew import InlineCrew, ProcessCrew
         from shoal.runners.workers import WorkerRunner
 
         assert config.trainable is not None
@@ -83,6 +129,8 @@ class Job:
         if self.inline:
             work = self.work or imported(module, name, config.directory)
             crew = InlineCrew(trainable.made(work))
+        elif isinstance(ground, Cluster):
+            crew = self._abroad(folder, config, ground, checkpoints, log)
         else:
             how = {"module": module, "name": name}
             if self.data:
@@ -94,7 +142,7 @@ class Job:
                 folder=folder,
                 directory=config.directory,
                 env=environment(folder, config.directory, config.env),
-                gpus=gpus,
+                gpus=ground,
                 imports=self._imports(config, module),
                 log=log,
             )
@@ -112,6 +160,34 @@ class Job:
             synchronous=config.synchronous,
             log=log,
         )
+
+    def _abroad(
+        self, folder: Folder, config: Config, cluster: Cluster, checkpoints: Checkpoints, log: Log
+    ) -> Crew:
+        """The workers on a cluster.
+
+        Raises:
+            RunnerError: it cannot be reached, or a node of it is of no use.
+        """
+        from shoal.runners.cluster.crew import RayCrew
+        from shoal.runners.cluster.host import Duty
+
+        assert config.trainable is not None
+        assert config.execution is not None
+        module, _, name = config.trainable.partition(":")
+        work = {"pickled": self.data} if self.data else {"module": module, "name": name}
+        duty = Duty(
+            experiment=folder.id,
+            work=work,
+            directory=None if self._shipped(config.execution) else str(config.directory),
+            env=config.env,
+            argv=sys.argv,
+            imports=self._imports(config, module),
+            hide_gpus=config.gpus_per_trial == 0,
+        )
+        cluster.connect()
+        cluster.check(checkpoints.root)
+        return RayCrew(cluster, need_of(config), duty, folder=folder, log=log)
 
     def _imports(self, config: Config, module: str) -> Imports:
         """What workers are to share: what they will import as far as can be told."""
@@ -182,18 +258,22 @@ def launch_of(config: Config, env: Mapping[str, str]) -> Launch:
     return launch if config.warm else launch.cold
 
 
+def need_of(config: Config) -> Need:
+    """What a trial of `config` needs of a node."""
+    assert config.execution is not None
+    execution = config.execution
+    return Need(execution.cpus_per_trial, config.gpus_per_trial or 0.0, execution.resources)
+
+
 def places(config: Config) -> Gpus:
-    """The GPUs for the trials of `config`.
+    """The GPUs of this machine for the trials of `config`.
 
     Raises:
-        ExperimentError: there are too few.
+        RunnerError: there are too few.
     """
-    try:
-        return Gpus(
-            config.gpus_per_trial,
-            config.gpus,
-            config.trials_per_gpu,
-            use_active=config.use_active_gpus,
-        )
-    except RunnerError as error:
-        raise ExperimentError(str(error)) from error
+    return Gpus(
+        config.gpus_per_trial,
+        config.gpus,
+        config.trials_per_gpu,
+        use_active=config.use_active_gpus,
+    )

@@ -68,8 +68,8 @@ class Trainable:
         return int((path / "x").read_text())
 
 
-def made(folder: Path, what: Any, *, inline: bool = False) -> Lab:
-    words: dict[str, Any] = {"space": SPACE, "population": SIZE, "workers": SIZE}
+def made(folder: Path, what: Any, *, inline: bool = False, **more: Any) -> Lab:
+    words: dict[str, Any] = {"space": SPACE, "population": SIZE, "workers": SIZE, **more}
     if what is None:
         (folder / "trial.py").write_text(SCRIPT)
         config, work = Config(command="python3 trial.py", directory=folder, **words), None
@@ -79,7 +79,8 @@ def made(folder: Path, what: Any, *, inline: bool = False) -> Lab:
     population = Population(SIZE)
     checkpoints = Checkpoints(checkpoint_root(there, None), population)
     job = jobs.Job.of(config, work, inline=inline)
-    make = job.runner(there, config, jobs.places(config))
+    with job.ground(config) as ground:
+        make = job.runner(there, config, ground)
     return Lab(make(checkpoints, lambda *_: None), population, checkpoints)
 
 

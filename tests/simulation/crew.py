@@ -92,6 +92,9 @@ class SimulatedCrew:
     def can_start(self) -> bool:
         return True
 
+    def want(self, workers: int) -> None:
+        pass
+
     def start(self, key: str) -> None:
         assert key not in self._mates
         self._mates[key] = Mate()

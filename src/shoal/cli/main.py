@@ -123,6 +123,17 @@ env_option = click.option(
     callback=lambda *given: variables(given[-1]),
     help="A variable for the environment of trials; may be given again.",
 )
+on_option = click.option(
+    "--on",
+    type=click.Choice(["local", "ray"]),
+    help="Where trials run: on this machine, or on a Ray cluster.",
+)
+address_option = click.option(
+    "--address",
+    metavar="WHERE",
+    help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT.  [default: $RAY_ADDRESS, or a "
+    "new one on this machine]",
+)
 track_option = click.option(
     "--track",
     multiple=True,
@@ -171,6 +182,8 @@ def cli() -> None:
 @workers_option
 @gpus_option
 @env_option
+@on_option
+@address_option
 @track_option
 @home_option
 def run(**options: Any) -> int:
@@ -187,6 +200,8 @@ def run(**options: Any) -> int:
 @cli.command()
 @experiment_argument
 @limits
+@on_option
+@address_option
 @home_option
 def resume(experiment: str | None, **options: Any) -> int:
     """Go on with an experiment.

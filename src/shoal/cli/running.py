@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from shoal import experiment, views
 from shoal.check import Finding
 from shoal.check import check as try_out
@@ -60,6 +62,8 @@ def run(
     workers: int | None,
     gpus_per_trial: float | None,
     env: Mapping[str, str] | None,
+    on: str | None,
+    address: str | None,
     track: Sequence[str],
     home: Path | None,
 ) -> int:
@@ -73,6 +77,7 @@ def run(
             workers=workers,
             gpus_per_trial=gpus_per_trial,
             env=env,
+            execution=place(on, address),
             track=list(track) or None,
             home=home,
             observer=observer,
@@ -81,13 +86,31 @@ def run(
     )
 
 
-def resume(which: str | None, *, home: Path | None, **limits: Any) -> int:
+def place(on: str | None, address: str | None) -> dict[str, str] | None:
+    """Where to run, as far as it was said; None if it was not."""
+    if on == "local" and address is not None:
+        raise click.BadParameter("only a cluster has one.", param_hint="--address")
+    if on is None and address is None:
+        return None
+    given = {"engine": on or "ray", "address": address}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def resume(
+    which: str | None, *, on: str | None, address: str | None, home: Path | None, **limits: Any
+) -> int:
     """The exit code of going on with an experiment."""
-    if steering.gone_on(which, limits, home):
+    execution = place(on, address)
+    if execution is None and steering.gone_on(which, limits, home):
         return CODES["done"]
     return conduct(
         lambda observer: experiment.resume(
-            which, home=home, observer=observer, verbose=False, **limits
+            which,
+            execution=execution,
+            home=home,
+            observer=observer,
+            verbose=False,
+            **limits,
         )
     )
 

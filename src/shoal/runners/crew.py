@@ -80,6 +80,10 @@ class Crew(Protocol):
         """What has to come before workers can be started, in words."""
         ...
 
+    def want(self, workers: int) -> None:
+        """Be told how many workers are wanted, where they have to be asked for."""
+        ...
+
     def start(self, key: str) -> None:
         """Start a worker; when it can be told something, it says that it is ready."""
         ...
@@ -132,6 +136,7 @@ class ProcessCrew:
         gpus: what each sees of the GPUs.
         imports: the modules to load once for all of them.
         log: is told what the user should know.
+        argv: what their `sys.argv` is.
     """
 
     def __init__(
@@ -144,10 +149,11 @@ class ProcessCrew:
         gpus: Gpus,
         imports: Imports,
         log: Log,
+        argv: Sequence[str] = sys.argv,
     ) -> None:
         end_leftovers(folder)
         self._work, self._folder, self._directory = dict(work), folder, directory
-        self._gpus, self._log = gpus, log
+        self._gpus, self._log, self._argv = gpus, log, list(argv)
         self._mates: dict[str, Mate] = {}  # by key
         self._events: list[Event] = []
         self._deaths = self._anew = 0
@@ -185,6 +191,9 @@ class ProcessCrew:
     @property
     def waiting_for(self) -> str | None:
         return self._processes.loading if self._processes.renewing else self._processes.waiting_for
+
+    def want(self, workers: int) -> None:
+        pass
 
     def start(self, key: str) -> None:
         folder = self._folder.path / "workers" / key
@@ -290,7 +299,7 @@ class ProcessCrew:
         mate.link, mate.buffer = link, rest
         self._selector.register(link, selectors.EVENT_READ, mate)
         path = [str(self._directory), *sys.path]
-        self.send(mate.key, {"work": self._work, "path": path, "argv": sys.argv})
+        self.send(mate.key, {"work": self._work, "path": path, "argv": self._argv})
 
     def _receive(self, mate: Mate) -> None:
         assert mate.link is not None
@@ -363,6 +372,9 @@ class InlineCrew:
     @property
     def waiting_for(self) -> str | None:
         return None
+
+    def want(self, workers: int) -> None:
+        pass
 
     def start(self, key: str) -> None:
         self._worker, self._key = Worker(self._work, self._hear), key

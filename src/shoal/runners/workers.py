@@ -159,7 +159,7 @@ class WorkerRunner:
         self._events: list[Report | Seen] = []
         self._reported: Counter[str] = Counter()
         self._losses: Counter[int] = Counter()
-        self._started = 0
+        self._started = self._most = 0
         self._pace = Pace()
 
     @property
@@ -218,6 +218,7 @@ class WorkerRunner:
         for _ in range(SETTLING):
             left = {id for id in self._checkpoints.live if not self._checkpoints.has(id)}
             while left and self._holds_states is None:  # all had ended before, and was not saved
+                self._crew.want(1)
                 if not self._places and self._crew.can_start:
                     self._start()
                 woken = self._take_in(self._until_next())
@@ -263,7 +264,9 @@ class WorkerRunner:
         self._drop()
         self._lessen()
         waiting = len(self._anywhere) + sum(place.load for place in self._places.values())
-        while self._crew.can_start and len(self._places) < min(self._workers, waiting):
+        self._most = min(self._workers, max(waiting, self._most))
+        self._crew.want(self._most)
+        while len(self._places) < min(self._workers, waiting) and self._crew.can_start:
             self._start()
         places = [place for place in self._staying if place.ready]
         if len(places) > 1:

@@ -28,6 +28,10 @@ def main() -> int:
     lines = link.makefile("rb")
 
     def tell(message: Mapping[str, Any]) -> None:
+        if "done" in message or "failed" in message:  # whoever hears it may look at what it printed
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # a full disk
+                    stream.flush()
         link.sendall(json.dumps(message).encode() + b"\n")
 
     with suppress(BrokenPipeError, ConnectionResetError):

@@ -1,0 +1,228 @@
+"""A Ray cluster: reached, looked at, let go of."""
+
+import importlib
+import os
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import shoal
+from shoal.runners.base import RunnerError
+
+KNOCK_S = 10.0  # for a machine to let us in
+ANSWER_S = 60.0  # for Ray to fetch an answer that is there
+PROBE_S = 120.0  # for all nodes to answer, the start of their processes included
+OURS = "shoal"  # the namespace of what we start there
+TOKEN = ".shoal-token-"  # noqa: S105 (a file, by which a folder is recognised)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a worker needs of a node.
+
+    Attributes:
+        cpus: how many CPUs, as Ray counts them.
+        gpus: how many GPUs, or which part of one.
+        resources: what else, by Ray's names.
+    """
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
+        return ", ".join(f"{amount:g} {name}" for name, amount in parts.items() if amount)
+
+
+class Cluster:
+    """A Ray cluster.
+
+    Args:
+        address: of one that runs: "auto", "HOST:PORT" or "ray://HOST:PORT"; None for $RAY_ADDRESS,
+            or a new one on this machine.
+        runtime_env: what Ray is to provide processes with.
+
+    Raises:
+        RunnerError: Ray is not installed.
+    """
+
+    def __init__(self, address: str | None, runtime_env: Mapping[str, Any]) -> None:
+        self.address, self._runtime_env = address, dict(runtime_env)
+        self._connected = False  # by us
+        try:
+            self.ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise RunnerError(
+                f"running on Ray needs Ray, which cannot be imported here ({error}): "
+                "pip install 'shoal[ray]'"
+            ) from error
+
+    def connect(self) -> None:
+        """Be connected to it, if we are not.
+
+        Raises:
+            RunnerError: it cannot be reached.
+        """
+        if self.ray.is_initialized():  # by the user's own program, or by us
+            return
+        words: dict[str, Any] = {"runtime_env": self._runtime_env} if self._runtime_env else {}
+        if self.address is None and "RAY_ADDRESS" not in os.environ:
+            words["include_dashboard"] = False
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        where = self.address or os.environ.get("RAY_ADDRESS") or "a new one on this machine"
+        try:
+            knock(self.address or os.environ.get("RAY_ADDRESS", ""))
+            with signals_kept():
+                self.ray.init(
+                    address=self.address,
+                    namespace=OURS,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **words,
+                )
+        except Exception as error:
+            raise RunnerError(
+                f"the Ray cluster ({where}) cannot be reached: {first_line(error)}. Is it running "
+                "(`ray status`), with the same versions of Ray and Python?"
+            ) from error
+        self._connected = True
+
+    def disconnect(self) -> None:
+        """Let go of it, if it was us who connected; a cluster that was started here ends."""
+        if self._connected:
+            self._connected = False
+            with signals_kept(), suppress(Exception):
+                self.ray.shutdown()
+
+    def nodes(self) -> dict[str, str]:
+        """The names of the nodes that are there, by id."""
+        there = (node for node in self.ray.nodes() if node["Alive"])
+        return {node["NodeID"]: node["NodeManagerHostname"] for node in there}
+
+    def can_ever(self, need: Need) -> bool:
+        """Whether some node that is there is large enough for `need`, were it empty."""
+        wanted = {"CPU": need.cpus, "GPU": need.gpus, **need.resources}
+        return any(
+            all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items())
+            for node in self.ray.nodes()
+            if node["Alive"]
+        )
+
+    def check(self, folder: Path) -> None:
+        """See that every node that is there has our version, and reads and writes `folder`.
+
+        Raises:
+            RunnerError: one does not; the message says which, and what to do.
+        """
+        token = uuid.uuid4().hex
+        ours, theirs = folder / f"{TOKEN}{token}", {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            ours.write_text(token)
+        except OSError as error:
+            raise RunnerError(f"{folder} cannot hold checkpoints: {error}") from error
+        nodes = self.nodes()
+        try:
+            theirs = {node: self._ask(node, folder, token) for node in nodes}
+            done, _ = self.ray.wait(list(theirs.values()), num_returns=len(nodes), timeout=PROBE_S)
+            for node, answer in theirs.items():
+                self._judge(nodes[node], answer if answer in done else None, folder, token)
+        finally:
+            for path in folder.glob(f"{TOKEN}{token}*"):
+                path.unlink(missing_ok=True)
+
+    def _ask(self, node: str, folder: Path, token: str) -> Any:
+        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            node, soft=False
+        )
+        task = self.ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(answer)
+        return task.remote(str(folder), token, node)
+
+    def _judge(self, node: str, answered: Any, folder: Path, token: str) -> None:
+        if answered is None:
+            raise RunnerError(f"node {node} of the cluster has not answered for {PROBE_S:g} s")
+        errors = self.ray.exceptions
+        try:
+            there, problem, wrote = self.ray.get(answered, timeout=ANSWER_S)
+        except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
+            raise RunnerError(f"node {node} of the cluster is of no use: {unfit(error)}") from error
+        except errors.RayError:
+            return  # it is about to be gone
+        if there != shoal_version():
+            raise RunnerError(
+                f"node {node} has shoal {there}, and it is {shoal_version()} here: install the "
+                "same on all nodes"
+            )
+        if problem is None and (folder / wrote).is_file():
+            return
+        why = problem or "what it writes there does not arrive here"
+        raise RunnerError(
+            f"node {node} does not have {folder}, where checkpoints are to be ({why}): name a "
+            "folder that all nodes mount, as `checkpoints: /mnt/...`"
+        )
+
+
+def knock(address: str) -> None:
+    """See that somebody listens at `address`, if it names a port: Ray would try for a minute.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
+
+
+def answer(folder: str, token: str, node: str) -> tuple[str, str | None, str]:
+    """(our version there, what is wrong with `folder` if anything, what was written to it)."""
+    ours = Path(folder) / f"{TOKEN}{token}"
+    theirs = ours.with_name(f"{ours.name}-{node[:12]}")
+    problem = None
+    try:
+        if ours.read_text() != token:
+            problem = f"{socket.gethostname()} reads another file there"
+        theirs.write_text(node)
+    except OSError as error:
+        problem = str(error)
+    return shoal_version(), problem, theirs.name
+
+
+def shoal_version() -> str:
+    """Which shoal this is."""
+    return version(shoal.__name__)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Let Ray not keep the signals that it takes for itself, which are the controller's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def unfit(error: BaseException) -> str:
+    """Why a node is of no use, in a sentence, from what Ray raised about it."""
+    text = str(error)
+    if "No module named 'shoal" in text:
+        return "shoal is not installed there"
+    return first_line(error)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

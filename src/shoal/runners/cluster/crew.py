@@ -1,0 +1,269 @@
+"""Workers on a Ray cluster: an actor for each, which is a host.
+
+How many there can be is the cluster's affair: we ask for as many as are wanted, and Ray places them
+as there is room. When a node is lost, its hosts are, and others are asked for. A host that was lost
+may only have been out of reach: whatever it still says is not listened to, and what it still writes
+goes to a place of its own.
+"""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from shoal.core.records import LOST
+from shoal.home import Folder
+from shoal.runners.base import Log, RunnerError
+from shoal.runners.cluster.connection import Cluster, Need, first_line, unfit
+from shoal.runners.cluster.host import CLOSE_S, Duty, Host
+from shoal.runners.crew import Event, Gone, Said, Woken
+
+HEAR_S = 20.0  # how long a host waits for something to tell
+TELL_S = 2.0  # between two lines about how many hosts there are
+BEGINNINGS = 5  # hosts in a row that end before they are there: something is wrong here
+
+
+@dataclass(slots=True, eq=False)
+class Berth:
+    """A place on the cluster: asked for, and perhaps there."""
+
+    number: int  # never used twice: what a host says that was given up is not listened to
+    actor: Any
+    name: str = ""  # of the machine that it is on; empty until it is there
+    node: str = ""  # the id of that
+    key: str | None = None  # of the worker that it has
+    turn: int = 0
+    orders: list[Mapping[str, Any]] = field(default_factory=list)  # not yet sent
+
+
+class Slot:
+    """The actor: a host, and which of its methods Ray calls in which thread."""
+
+    def __init__(self, duty: Duty) -> None:
+        import ray  # noqa: PLC0415 (there is no other way to be here)
+
+        self._host = Host(duty, ray.get_runtime_context().get_node_id())
+
+    def tell(self, turn: int, orders: Sequence[Mapping[str, Any]]) -> None:
+        self._host.tell(turn, orders)
+
+    def hear(self, seconds: float) -> list[Mapping[str, Any]]:
+        return self._host.hear(seconds)
+
+    def close(self) -> None:
+        self._host.close()
+
+
+class RayCrew:
+    """Workers in actors of a Ray cluster.
+
+    Args:
+        cluster: where.
+        need: what each needs of a node.
+        duty: what their hosts are there for.
+        folder: the experiment's, here.
+        log: is told what the user should know.
+
+    Raises:
+        RunnerError: (from any method) there can be none.
+    """
+
+    def __init__(
+        self, cluster: Cluster, need: Need, duty: Duty, *, folder: Folder, log: Log
+    ) -> None:
+        self._cluster, self._need, self._duty = cluster, need, duty
+        self._folder, self._log = folder, log
+        self._berths: dict[int, Berth] = {}  # by number
+        self._workers: dict[str, Berth] = {}  # by key
+        self._asked = 0
+        self._wanted = 0
+        self._failures = 0
+        self._said: set[str] = set()
+        self._told = time.monotonic(), ""
+        self._heard: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        self._events: deque[Event] = deque()
+        cluster.connect()
+        ray = cluster.ray
+        method = ray.method
+        groups = {"tell": 1, "hear": 1}
+        actor = type("ShoalHost", (Slot,), {
+            name: method(concurrency_group=group)(getattr(Slot, name))
+            for name, group in (("tell", "tell"), ("hear", "hear"), ("close", "tell"))
+        })  # fmt: skip
+        self._actor = ray.remote(
+            num_cpus=need.cpus,
+            num_gpus=need.gpus,
+            resources=dict(need.resources),
+            max_restarts=0,
+            concurrency_groups=groups,
+        )(actor)
+        self._duty_there = ray.put(duty)
+
+    @property
+    def can_start(self) -> bool:
+        return any(berth.node and berth.key is None for berth in self._berths.values())
+
+    @property
+    def waiting_for(self) -> str | None:
+        there = sum(bool(berth.node) for berth in self._berths.values())
+        if there:
+            return None
+        never = "" if self._cluster.can_ever(self._need) else ", which no node of it has"
+        return f"room in the cluster for a worker: it needs {self._need}{never}"
+
+    def want(self, workers: int) -> None:
+        """Have so many workers, as soon as there is room for them."""
+        self._wanted = workers
+        while len(self._berths) < workers:
+            self._ask()
+        for berth in [b for b in reversed(self._berths.values()) if not b.node]:
+            if len(self._berths) <= workers:
+                break
+            self._leave(berth)  # or the cluster would go on to look for room
+
+    def start(self, key: str) -> None:
+        berth = next(b for b in self._berths.values() if b.node and b.key is None)
+        berth.key, self._workers[key] = key, berth
+        berth.orders.append({"start": key})
+
+    def send(self, key: str, message: Mapping[str, Any]) -> None:
+        if (berth := self._workers.get(key)) is not None:
+            berth.orders.append({"tell": key, "message": message})
+
+    def end(self, key: str) -> None:
+        if (berth := self._workers.get(key)) is not None:
+            berth.orders.append({"end": key})
+
+    def dismiss(self, key: str) -> None:
+        berth = self._workers.pop(key)
+        self._leave(berth)
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        self._flush()
+        timeout = 0 if self._events else seconds
+        with suppress(queue.Empty):
+            self._take_in(self._heard.get(timeout=timeout) if timeout else self._heard.get_nowait())
+            while True:
+                self._take_in(self._heard.get_nowait())
+        self._tell_how_many()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def wake(self) -> None:
+        self._heard.put(None)
+
+    def close(self) -> None:
+        ray, berths = self._cluster.ray, list(self._berths.values())
+        self._berths.clear()
+        self._workers.clear()
+        with suppress(Exception):  # whatever is wrong with a cluster that we leave
+            closing = [berth.actor.close.remote() for berth in berths if berth.node]
+            if closing:
+                ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
+        for berth in berths:
+            with suppress(Exception):
+                ray.kill(berth.actor)
+        self._cluster.disconnect()
+
+    def _ask(self) -> None:
+        number, self._asked = self._asked, self._asked + 1
+        berth = Berth(number, self._actor.remote(self._duty_there))
+        self._berths[number] = berth
+        self._listen(berth)
+
+    def _listen(self, berth: Berth) -> None:
+        number, heard = berth.number, self._heard
+        future = berth.actor.hear.remote(HEAR_S).future()
+        future.add_done_callback(lambda done: heard.put((number, done)))
+
+    def _leave(self, berth: Berth) -> None:
+        del self._berths[berth.number]
+        with suppress(Exception):
+            self._cluster.ray.kill(berth.actor)
+
+    def _flush(self) -> None:
+        for berth in self._workers.values():
+            if berth.orders:
+                berth.actor.tell.remote(berth.turn, berth.orders)
+                berth.turn, berth.orders = berth.turn + 1, []
+
+    def _take_in(self, heard: tuple[int, Any] | None) -> None:
+        if heard is None:
+            self._events.append(Woken())
+            return
+        number, done = heard
+        if (berth := self._berths.get(number)) is None:
+            return  # it was given up
+        if (error := done.exception()) is not None:
+            self._lost(berth, error)
+            return
+        self._listen(berth)
+        for message in done.result():
+            self._hear(berth, message)
+
+    def _hear(self, berth: Berth, message: Mapping[str, Any]) -> None:
+        match message:
+            case {"here": str(name), "node": str(node)}:
+                berth.name, berth.node, self._failures = name, node, 0
+            case {"worker": key, "said": said}:
+                if "unusable" in said:
+                    raise RunnerError(f"what is to be trained: {said['unusable']}")
+                self._events.append(Said(key, said))
+            case {"worker": key, "gone": kind, "reason": reason}:
+                berth.key = None
+                if self._workers.pop(key, None) is not None:
+                    self._events.append(Gone(key, kind, reason))
+            case {"printed": str(key), "stream": stream, "data": data}:
+                self._print(key, stream, data)
+            case {"log": level, "text": text}:
+                self._say(level, text)
+            case {"useless": reason}:
+                raise RunnerError(f"a worker on {berth.name}: {reason}")
+
+    def _lost(self, berth: Berth, error: BaseException) -> None:
+        """A host is lost, or cannot be reached, which is the same for us."""
+        self._leave(berth)
+        if not berth.node:
+            self._failures += 1
+            if self._failures >= BEGINNINGS or not unavailable(self._cluster.ray, error):
+                raise RunnerError(f"no worker can be started on the cluster: {unfit(error)}")
+            return
+        self._log("warning", f"a worker on {berth.name} is lost: {first_line(error)}")
+        if berth.key is not None and self._workers.pop(berth.key, None) is not None:
+            reason = f"its worker was lost with its place on {berth.name}"
+            self._events.append(Gone(berth.key, LOST, reason))
+
+    def _print(self, key: str, stream: str, data: bytes) -> None:
+        id, _, attempt = key.partition("/")
+        folder = self._folder.trial(int(id), int(attempt))
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / stream).open("ab") as file:
+            file.write(data)
+
+    def _say(self, level: str, text: str) -> None:
+        """Say what each host says once, and not each time."""
+        plain = "".join(char for char in text if not char.isdigit())
+        if plain not in self._said:
+            self._said.add(plain)
+            self._log(level, text)
+
+    def _tell_how_many(self) -> None:
+        nodes = [berth.node for berth in self._berths.values() if berth.node]
+        different = len(set(nodes))
+        on = f", on {different} nodes" if different > 1 else ""
+        text = f"workers on the cluster: {len(nodes)} of {self._wanted}{on}"
+        at, before = self._told
+        whole = len(nodes) == self._wanted
+        if text != before and (whole or time.monotonic() > at + TELL_S):
+            self._told = time.monotonic(), text
+            self._log("info", text)
+
+
+def unavailable(ray: Any, error: BaseException) -> bool:
+    """Whether `error` is the machine's doing, and may pass."""
+    lasting = (ray.exceptions.RuntimeEnvSetupError, ray.exceptions.RayTaskError)
+    return not isinstance(error, lasting) and "creation task" not in str(error)

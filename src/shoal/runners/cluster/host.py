@@ -1,0 +1,245 @@
+"""A host: what runs on a node of a cluster, and has one worker at a time below it.
+
+Whoever leads it tells it orders, and hears what its worker says, what that prints, and how it ends.
+The worker is a process of its own: so it begins warm, a crash of the user's code is told from the
+loss of a node, and the host answers while something is trained.
+
+Orders: `{"start": worker}`, `{"tell": worker, "message": what}`, `{"end": worker}` and
+`{"dismiss": worker}`. What is heard:
+
+    {"here": name of the machine, "node": id of the node}
+    {"worker": key, "said": message}        see `worker/worker.py`
+    {"worker": key, "gone": kind, "reason": text}
+    {"printed": attempt, "stream": "stdout" or "stderr", "data": bytes}
+    {"log": level, "text": text}
+    {"useless": reason}                     it cannot do anything, and has ended
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shoal.home import Folder
+from shoal.runners import written
+from shoal.runners.base import RunnerError
+from shoal.runners.crew import Crew, Gone, ProcessCrew, Said, Woken
+from shoal.runners.forkserver import Imports
+from shoal.runners.gpus import Gpus
+from shoal.runners.launch import environment
+
+TICK_S = 0.5  # between two looks at what a trial has printed
+CHUNK, PRINTED = 1 << 18, 16 << 20  # bytes of a stream of a trial: at a time, and in all
+CLOSE_S = 10.0
+STREAMS = ("stdout", "stderr")
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What a host is there for.
+
+    Attributes:
+        experiment: its id.
+        work: what is trained: `{"module": name, "name": name}` or `{"pickled": bytes}`.
+        directory: where trials run; None for where the host finds itself, in what was shipped.
+        env: variables for them.
+        argv: the arguments of whoever runs the experiment.
+        imports: what its workers share.
+        hide_gpus: whether they are to see none.
+    """
+
+    experiment: str
+    work: Mapping[str, Any]
+    directory: str | None
+    env: Mapping[str, str]
+    argv: Sequence[str]
+    imports: Imports
+    hide_gpus: bool = False
+
+
+@dataclass(slots=True)
+class Printing:
+    """What a trial prints, as far as it was told."""
+
+    folder: Path
+    told: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+
+
+class Host:
+    """One host. Its methods may be called from any thread.
+
+    Args:
+        duty: what it is there for.
+        node: the id of the node that it is on.
+    """
+
+    def __init__(self, duty: Duty, node: str) -> None:
+        self._duty = duty
+        self._heard: list[Mapping[str, Any]] = [{"here": socket.gethostname(), "node": node}]
+        self._changed = threading.Condition()
+        self._orders: deque[Mapping[str, Any]] = deque()
+        self._early: dict[int, Sequence[Mapping[str, Any]]] = {}  # orders before their turn
+        self._turn = 0
+        self._printing: dict[str, Printing] = {}  # by attempt
+        self._crew: Crew | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="shoal-host", daemon=True)
+        self._thread.start()
+
+    def tell(self, turn: int, orders: Sequence[Mapping[str, Any]]) -> None:
+        """Take orders; they are carried out by `turn`, whichever way they come in."""
+        with self._changed:
+            self._early[turn] = orders
+            while self._turn in self._early:
+                self._orders.extend(self._early.pop(self._turn))
+                self._turn += 1
+            if self._crew is not None:
+                self._crew.wake()
+
+    def hear(self, seconds: float) -> list[Mapping[str, Any]]:
+        """What there is to be heard, in order; after so many seconds, perhaps nothing."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._heard, seconds)
+            heard, self._heard = self._heard, []
+            return heard
+
+    def close(self) -> None:
+        """End what runs below it, and leave nothing behind."""
+        with self._changed:
+            self._closing = True
+            if self._crew is not None:
+                self._crew.wake()
+        self._thread.join(CLOSE_S)
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._heard.append(message)
+            self._changed.notify_all()
+
+    def _serve(self) -> None:
+        folder = place(self._duty.experiment)
+        try:
+            self._lead(folder)
+        except RunnerError as error:
+            self._say({"useless": str(error)})
+        except Exception:  # noqa: BLE001 (whoever leads it is told)
+            self._say({"useless": traceback.format_exc()})
+        finally:
+            with self._changed:
+                crew, self._crew = self._crew, None
+            if crew is not None:
+                crew.close()
+            shutil.rmtree(folder.path.parent, ignore_errors=True)
+
+    def _lead(self, folder: Folder) -> None:
+        duty = self._duty
+        directory = Path(duty.directory or Path.cwd())
+        if not directory.is_dir():
+            raise RunnerError(f"there is no folder {directory}, where trials are to run")
+        work = dict(duty.work)
+        if "pickled" in work:
+            file = folder.path / "work.pickle"
+            file.write_bytes(work["pickled"])
+            work = {"file": str(file)}
+        crew = ProcessCrew(
+            work,
+            folder=folder,
+            directory=directory,
+            env=environment(folder, directory, duty.env),
+            gpus=Gpus(0 if duty.hide_gpus else None),
+            imports=replace(duty.imports, folder=directory),
+            argv=duty.argv,
+            log=lambda level, text: self._say({"log": level, "text": text}),
+        )
+        with self._changed:
+            self._crew = crew
+        looked = time.monotonic()
+        while not self._closing:
+            self._obey(crew, folder)
+            for event in crew.wait(TICK_S):
+                self._pass_on(event)
+            if time.monotonic() > looked + TICK_S:
+                looked = time.monotonic()
+                for key in self._printing:
+                    self._tell_printed(key)
+
+    def _obey(self, crew: Crew, folder: Folder) -> None:
+        while self._orders:
+            match self._orders[0]:
+                case {"start": key}:
+                    if not crew.can_start:
+                        return
+                    crew.start(key)
+                case {"tell": key, "message": message}:
+                    crew.send(key, self._at_home(message, folder))
+                case {"end": key}:
+                    crew.end(key)
+                case {"dismiss": key}:
+                    crew.dismiss(key)
+            self._orders.popleft()
+
+    def _at_home(self, message: Mapping[str, Any], folder: Folder) -> Mapping[str, Any]:
+        """`message` with this machine's folder for what a trial prints."""
+        if "train" not in message:
+            return message
+        key = message["train"]["key"]
+        here = folder.path / "trials" / key.replace("/", "-")
+        self._printing[key] = Printing(here)
+        return {**message, "folder": str(here)}
+
+    def _pass_on(self, event: Said | Gone | Woken) -> None:
+        match event:
+            case Said(worker, message):
+                ended = message.get("done") or message.get("failed")
+                if ended is not None:
+                    self._printed(ended)
+                self._say({"worker": worker, "said": message})
+            case Gone(worker, kind, reason):
+                for key in list(self._printing):
+                    self._printed(key)
+                self._say({"worker": worker, "gone": kind, "reason": reason})
+
+    def _tell_printed(self, key: str) -> None:
+        """Tell what the attempt `key` has printed since it was last asked for."""
+        printing = self._printing[key]
+        for stream in STREAMS:
+            file, told = printing.folder / stream, printing.told[stream]
+            size = written.size(file)
+            while told < min(size, PRINTED) and (data := written.read(file, told, CHUNK)):
+                told += len(data)
+                self._say({"printed": key, "stream": stream, "data": data})
+            if told >= PRINTED and told < size:
+                told = size << 32  # it is told once
+                self._say({"printed": key, "stream": stream, "data": b"\n[the rest is left out]\n"})
+            printing.told[stream] = told
+
+    def _printed(self, key: str) -> None:
+        """Tell the last of what the attempt `key` has printed, and forget it."""
+        if key in self._printing:
+            self._tell_printed(key)
+            shutil.rmtree(self._printing.pop(key).folder, ignore_errors=True)
+
+
+def place(experiment: str) -> Folder:
+    """A folder for this process's part in `experiment`; those of hosts that died go."""
+    root, mark = Path(tempfile.gettempdir()), f"shoal-{experiment}-"
+    for old in root.glob(f"{mark}*"):
+        pid = old.name.removeprefix(mark).partition("-")[0]
+        if not (pid.isdigit() and psutil.pid_exists(int(pid))):
+            shutil.rmtree(old, ignore_errors=True)
+    there = Path(tempfile.mkdtemp(prefix=f"{mark}{os.getpid()}-"))
+    folder = Folder(there / experiment)
+    with suppress(FileExistsError):
+        folder.path.mkdir()
+    return folder

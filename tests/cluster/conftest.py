@@ -1,0 +1,57 @@
+"""One Ray cluster of two nodes, on this machine, for all tests that need one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psutil
+import pytest
+
+import shoal
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+TESTS = frozenset({"SHOAL_CLUSTER_TEST"})
+
+
+class Nodes:
+    """A cluster whose nodes come and go."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster  # noqa: PLC0415 (seconds, where it is not needed)
+
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+        )
+        self.address: str = self._cluster.address
+        self.second = self.add()
+
+    def add(self, **words: Any) -> Any:
+        """A node more, with two CPUs."""
+        return self._cluster.add_node(**{"num_cpus": 2, **words})
+
+    def kill(self, node: Any) -> None:
+        """End a node hard: all its processes at once, as when the machine is taken away."""
+        raylet = next(p for kind, p in node.all_processes.items() if kind == "raylet")[0].process
+        below = psutil.Process(raylet.pid).children(recursive=True)
+        for process in (raylet, *below):
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.kill()
+        with suppress(Exception):  # it is dead
+            self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def on(nodes: Nodes) -> shoal.Ray:
+    """Where to run."""
+    return shoal.Ray(nodes.address)

@@ -1,0 +1,108 @@
+"""Nodes come and go, and controllers die: it costs time, and nothing else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import shoal
+from shoal.home import Folder
+from tests.cluster.conftest import Nodes
+from tests.lab import log_of, until
+from tests.runners.test_workers import Toy, run, told
+
+
+class Slow(Toy):
+    """The toy, with steps that take a moment."""
+
+    def step(self, state: Any, hparams: Any) -> Any:
+        time.sleep(0.2)
+        return super().step(state, hparams)
+
+
+class At(shoal.Observer):
+    """Does something once so many trials have ended."""
+
+    def __init__(self, finished: int, what: Any) -> None:
+        self._finished, self._what, self.done = finished, what, False
+
+    def changed(self, tuner: shoal.Tuner, waiting: str) -> None:
+        ended = len(tuner.population.trials) - len(tuner.population.running)
+        if not self.done and ended >= self._finished:
+            self.done = True
+            self._what()
+
+
+def test_a_node_is_lost_in_the_middle(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
+    words: dict[str, Any] = {"seed": 5, "population": 6, "steps": 6, "workers": 6}
+    before = run(Slow(tmp_path / "before"), tmp_path, **words)
+    spot = nodes.add()
+    at = At(12, lambda: nodes.kill(spot))
+    result = run(Slow(tmp_path / "after"), tmp_path, **words, execution=on, observer=at)
+    assert result.state == "done"
+    assert at.done
+    assert any("is lost" in line for line in log_of(result))
+    plain = [{**row, "attempt": 1} for row in told(result)]
+    assert plain == [{**row, "attempt": 1} for row in told(before)]
+    assert result.progress.failed == 0
+
+
+def test_a_node_that_joins_is_used(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
+    added: list[Any] = []
+    at = At(4, lambda: added.append(nodes.add()))
+    result = run(Slow(tmp_path / "d"), tmp_path, population=6, steps=8, workers=6, execution=on,
+                 observer=at)  # fmt: skip
+    assert any("workers on the cluster: 6 of 6, on 3 nodes" in line for line in log_of(result))
+    nodes.kill(added[0])
+
+
+SCRIPT = """
+import sys
+import shoal
+from tests.cluster.test_faults import Slow
+from tests.runners.test_workers import run
+from pathlib import Path
+folder = Path(sys.argv[1])
+run(Slow(folder / "d"), folder, population=4, steps=8, workers=4, seed=5,
+    execution=shoal.Ray(sys.argv[2]))
+"""
+
+
+def test_a_controller_is_killed_and_resumed(tmp_path: Path, on: shoal.Ray) -> None:
+    assert on.address is not None
+    here = Path(__file__).parents[2]
+    controller = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), on.address], cwd=here,
+        env={**os.environ, "PYTHONPATH": str(here)}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    diary = tmp_path / "d"
+    until(lambda: diary.exists() and len(diary.read_text().splitlines()) > 12, 60.0)
+    controller.send_signal(signal.SIGKILL)
+    controller.wait()
+    (folder,) = [Folder(path) for path in (tmp_path / "home").iterdir()]
+    trained = {json.loads(line)[0] for line in diary.read_text().splitlines()}
+    until(lambda: not any(map(psutil.pid_exists, trained)), 60.0)  # nobody trains for nobody
+    result = shoal.resume(Slow(diary), str(folder.path), verbose=False)
+    whole = run(Slow(tmp_path / "e"), tmp_path, population=4, steps=8, workers=4, seed=5)
+    plain = [{**row, "attempt": 1} for row in told(result)]
+    assert plain == [{**row, "attempt": 1} for row in told(whole)]
+
+
+def test_a_folder_that_a_node_does_not_have(
+    tmp_path: Path, on: shoal.Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shoal.runners.cluster import connection  # noqa: PLC0415
+
+    def answer(folder: str, token: str, node: str) -> tuple[str, str | None, str]:
+        return connection.shoal_version(), "no such folder", "none"
+
+    monkeypatch.setattr(connection, "answer", answer)
+    with pytest.raises(shoal.ExperimentError, match="name a folder that all nodes mount"):
+        run(Slow(tmp_path / "d"), tmp_path, execution=on)
