@@ -502,12 +502,14 @@ def test_where_trials_run(execution: object, said: str) -> None:
 
 def test_on_a_cluster_all_members_run_at_a_time() -> None:
     words: Any = {"command": "true", "space": {"x": {"float": [0, 1]}}, "population": 7}
-    assert Config(**words, execution="ray").workers == 7
-    assert Config(**words, execution={"engine": "local"}).workers == 1
-    assert Config(**words, execution="ray", workers=3).workers == 3
-    here = Config(**words)
-    assert reworded(here, {"execution": "ray"}).workers == 7
-    there = reworded(here, {"execution": Ray(resources={"tpu": 2})})
+    ray: Any = "ray"
+    here: Any = {"engine": "local"}
+    assert Config(**words, execution=ray).workers == 7
+    assert Config(**words, execution=here).workers == 1
+    assert Config(**words, execution=ray, workers=3).workers == 3
+    plain = Config(**words)
+    assert reworded(plain, {"execution": "ray"}).workers == 7
+    there = reworded(plain, {"execution": Ray(resources={"tpu": 2})})
     moved = reworded(there, {"execution": {"engine": "ray", "address": "auto"}}).execution
     assert moved == Ray("auto", resources={"tpu": 2})
     assert reworded(there, {"execution": {"engine": "local"}}).execution is None

@@ -107,8 +107,7 @@ class Job:
 
     def runner(self, folder: Folder, config: Config, ground: Gpus | Cluster) -> MakeRunner:
         """How they are run."""
-        if config.trainable is None:
-            assert isinstance(ground, Gpus)
+        if config.trainable is None and isinstance(ground, Gpus):
             return partial(script_runner, folder, config, ground)
         return partial(self._workers, folder, config, ground)
 
@@ -123,8 +122,7 @@ class Job:
         from shoal.runners.crew import InlineCrew, ProcessCrew
         from shoal.runners.workers import WorkerRunner
 
-        assert config.trainable is not None
-        module, _, name = config.trainable.partition(":")
+        module, _, name = (config.trainable or "").partition(":")
         crew: Crew
         if self.inline:
             work = self.work or imported(module, name, config.directory)
@@ -154,9 +152,11 @@ class Job:
             workers=1 if self.inline else config.workers,
             population=config.population,
             seed=config.seed,
-            timeout_s=config.timeout,
+            # a command is ended by its host, which asks it first
+            timeout_s=config.timeout if config.trainable is not None else None,
             every=config.checkpoint_every,
-            hold=config.hold,
+            # and is decided on when there is room for it, as on this machine
+            hold=config.hold and config.trainable is not None,
             synchronous=config.synchronous,
             log=log,
         )
@@ -171,18 +171,32 @@ class Job:
         """
         from shoal.runners.cluster.crew import RayCrew
         from shoal.runners.cluster.host import Duty
+        from shoal.runners.cluster.script import Script
 
-        assert config.trainable is not None
         assert config.execution is not None
-        module, _, name = config.trainable.partition(":")
-        work = {"pickled": self.data} if self.data else {"module": module, "name": name}
+        module, _, name = (config.trainable or "").partition(":")
+        work: Mapping[str, Any] | Script = {"module": module, "name": name}
+        if self.data:
+            work = {"pickled": self.data}
+        elif config.trainable is None:
+            work = Script(
+                command=config.command,
+                train=config.train,
+                warm=config.warm,
+                metric=config.metric,
+                mode=config.mode,
+                seed=config.seed,
+                timeout_s=config.timeout,
+                preload=tuple(config.preload or ()),
+            )
         duty = Duty(
             experiment=folder.id,
             work=work,
             directory=None if self._shipped(config.execution) else str(config.directory),
             env=config.env,
             argv=sys.argv,
-            imports=self._imports(config, module),
+            imports=self._imports(config, module) if module else Imports(),
+            checkpoints=str(checkpoints.root),
             hide_gpus=config.gpus_per_trial == 0,
         )
         cluster.connect()
@@ -251,11 +265,7 @@ def script_runner(
 
 def launch_of(config: Config, env: Mapping[str, str]) -> Launch:
     """How the trials of `config` are started."""
-    if config.train is not None:
-        launch = Launch.function(config.train, config.directory)
-    else:
-        launch = Launch.of(config.command or "", config.directory, env)
-    return launch if config.warm else launch.cold
+    return Launch.wanted(config.command, config.train, config.directory, env, warm=config.warm)
 
 
 def need_of(config: Config) -> Need:

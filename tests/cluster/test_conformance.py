@@ -11,7 +11,7 @@ from tests.runners import conformance
 from tests.runners.conformance import Lab
 from tests.runners.test_conformance import Trainable, function, made
 
-KINDS: dict[str, Any] = {"function": function, "trainable": Trainable}
+KINDS: dict[str, Any] = {"script": None, "function": function, "trainable": Trainable}
 
 
 @pytest.fixture(params=KINDS)

@@ -1,14 +1,19 @@
 """The same experiment on a cluster as on this machine."""
 
+import shutil
 import time
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 
 import shoal
-from tests.lab import log_of
+from tests.cli.shell import Shell
+from tests.lab import experiment, log_of
 from tests.runners.test_workers import Toy, function, run, told
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits-pytorch"
 
 
 @pytest.mark.parametrize(("form", "metric"), [("trainable", "default"), ("function", "quality")])
@@ -71,3 +76,48 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path, on: shoal.Ray) -> None:
 
     with pytest.raises(shoal.ExperimentError, match="the data is not there"):
         run(Work(tmp_path / "diary"), tmp_path, execution=on)
+
+
+def test_the_digits_experiment_as_it_is(tmp_path: Path, on: shoal.Ray) -> None:
+    """The example, an NNI file, by the command, with its code copied to the nodes."""
+    assert on.address is not None
+    shell = Shell(tmp_path / "home")
+    results = {}
+    for name, more in (("there", ["--on", "ray", "--address", on.address]), ("here", [])):
+        code = tmp_path / name
+        shutil.copytree(EXAMPLE, code, ignore=shutil.ignore_patterns("checkpoints"))
+        said = shell("run", code / "config.yml", "--steps", "3", "--name", name, *more)
+        assert said.returncode == 0, said.stderr
+        results[name] = shoal.open(name, home=tmp_path / "home")
+    assert told(results["there"]) == told(results["here"])
+    best = results["there"].best
+    assert best is not None
+    assert best.checkpoint is not None
+    assert best.checkpoint.is_relative_to(tmp_path / "there" / "checkpoints")
+    folder = results["there"].folder.trial(0, 1)
+    assert (folder / "metrics.jsonl").read_text().count("final") == 1
+
+
+def test_a_command_that_fails_and_one_that_takes_too_long(tmp_path: Path, on: shoal.Ray) -> None:
+    script = """
+        import sys, time
+        from shoal.trial import current
+        trial = current()
+        print("member", trial.member, flush=True)
+        if trial.member == 1 and trial.step == 0:
+            sys.exit("this one is bad")
+        if trial.member == 2 and trial.step == 0:
+            time.sleep(600)
+        (trial.save / "x").write_text("x")
+        trial.finish(trial.member)
+    """
+    config = experiment(tmp_path, dedent(script), population=3, steps=2, retries=0, timeout="3s")
+    result = shoal.run(config, execution=on, verbose=False)
+    assert result.state == "done"
+    failed = {row.member: row for row in result.trials() if row.state == "failed"}
+    assert failed.keys() == {1, 2}
+    assert "exit code 1" in str(failed[1].error)
+    assert "this one is bad" in str(failed[1].error)
+    assert "longer than 3 s" in str(failed[2].error)
+    assert (result.folder.trial(failed[2].id, 1) / "stdout").read_text() == "member 2\n"
+    assert (result.folder.trial(failed[1].id, 1) / "stderr").read_text() == "this one is bad\n"

@@ -40,6 +40,22 @@ class Launch:
     text: str = ""  # the command as the user wrote it
 
     @classmethod
+    def wanted(
+        cls,
+        command: str | None,
+        train: str | None,
+        directory: Path,
+        env: Mapping[str, str],
+        *,
+        warm: bool,
+    ) -> "Launch":
+        """The function `train` or else the `command`, held if it can be and `warm` says so."""
+        launch = cls.of(command or "", directory, env)
+        if train is not None:
+            launch = cls.function(train, directory)
+        return launch if warm else launch.cold
+
+    @classmethod
     def of(cls, command: str, directory: Path, env: Mapping[str, str]) -> "Launch":
         """Held where the command is a call of Python, by a shell everywhere else."""
         cold = cls(command)

@@ -7,16 +7,17 @@ import selectors
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
-from shoal.checkpoints import Checkpoints, lengths, remove, saved, shortened
+from shoal.checkpoints import lengths, remove, saved, shortened
 from shoal.core.chance import number
+from shoal.core.population import Population
 from shoal.core.records import LOST, Failed, Finished, Measured, Report, Seen, Started, Trial
 from shoal.home import Folder
 from shoal.runners import written
@@ -84,6 +85,23 @@ class Running:
         return self.reported.problem or written.unfit(save)
 
 
+class Folders(Protocol):
+    """Where trials load from and save to; see `Checkpoints`."""
+
+    @property
+    def population(self) -> Population: ...
+
+    def load(self, trial: Trial) -> Path | None: ...
+
+    def save(self, trial: Trial) -> Path: ...
+
+    def prepare(self, trial: Trial) -> None: ...
+
+    def lost(self, trial: Trial) -> bool: ...
+
+    def last(self, trial: Trial, then: Callable[[OSError | None], None]) -> None: ...
+
+
 class ScriptRunner:
     """Runs each trial as a process, `slots` at a time.
 
@@ -109,7 +127,7 @@ class ScriptRunner:
         self,
         launch: Launch,
         folder: Folder,
-        checkpoints: Checkpoints,
+        checkpoints: Folders,
         objective: Objective,
         *,
         slots: int,

@@ -10,7 +10,7 @@ Orders: `{"start": worker}`, `{"tell": worker, "message": what}`, `{"end": worke
     {"here": name of the machine, "node": id of the node}
     {"worker": key, "said": message}        see `worker/worker.py`
     {"worker": key, "gone": kind, "reason": text}
-    {"printed": attempt, "stream": "stdout" or "stderr", "data": bytes}
+    {"printed": attempt, "stream": name of a file, "data": bytes}
     {"log": level, "text": text}
     {"useless": reason}                     it cannot do anything, and has ended
 """
@@ -34,6 +34,7 @@ import psutil
 from shoal.home import Folder
 from shoal.runners import written
 from shoal.runners.base import RunnerError
+from shoal.runners.cluster.script import Script, ScriptCrew
 from shoal.runners.crew import Crew, Gone, ProcessCrew, Said, Woken
 from shoal.runners.forkserver import Imports
 from shoal.runners.gpus import Gpus
@@ -42,7 +43,7 @@ from shoal.runners.launch import environment
 TICK_S = 0.5  # between two looks at what a trial has printed
 CHUNK, PRINTED = 1 << 18, 16 << 20  # bytes of a stream of a trial: at a time, and in all
 CLOSE_S = 10.0
-STREAMS = ("stdout", "stderr")
+STREAMS = ("stdout", "stderr", "metrics.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +52,23 @@ class Duty:
 
     Attributes:
         experiment: its id.
-        work: what is trained: `{"module": name, "name": name}` or `{"pickled": bytes}`.
+        work: what is trained: `{"module": name, "name": name}` or `{"pickled": bytes}`; or the
+            command that trains.
         directory: where trials run; None for where the host finds itself, in what was shipped.
         env: variables for them.
         argv: the arguments of whoever runs the experiment.
         imports: what its workers share.
+        checkpoints: the folder in which they are, on every node.
         hide_gpus: whether they are to see none.
     """
 
     experiment: str
-    work: Mapping[str, Any]
+    work: Mapping[str, Any] | Script
     directory: str | None
     env: Mapping[str, str]
     argv: Sequence[str]
     imports: Imports
+    checkpoints: str
     hide_gpus: bool = False
 
 
@@ -147,21 +151,9 @@ class Host:
         directory = Path(duty.directory or Path.cwd())
         if not directory.is_dir():
             raise RunnerError(f"there is no folder {directory}, where trials are to run")
-        work = dict(duty.work)
-        if "pickled" in work:
-            file = folder.path / "work.pickle"
-            file.write_bytes(work["pickled"])
-            work = {"file": str(file)}
-        crew = ProcessCrew(
-            work,
-            folder=folder,
-            directory=directory,
-            env=environment(folder, directory, duty.env),
-            gpus=Gpus(0 if duty.hide_gpus else None),
-            imports=replace(duty.imports, folder=directory),
-            argv=duty.argv,
-            log=lambda level, text: self._say({"log": level, "text": text}),
-        )
+        if not Path(duty.checkpoints).is_dir():
+            raise RunnerError(f"there is no folder {duty.checkpoints}, where checkpoints are")
+        crew = self._made(folder, directory)
         with self._changed:
             self._crew = crew
         looked = time.monotonic()
@@ -173,6 +165,32 @@ class Host:
                 looked = time.monotonic()
                 for key in self._printing:
                     self._tell_printed(key)
+
+    def _made(self, folder: Folder, directory: Path) -> Crew:
+        duty, gpus = self._duty, Gpus(0 if self._duty.hide_gpus else None)
+
+        def log(level: str, text: str) -> None:
+            self._say({"log": level, "text": text})
+
+        if isinstance(duty.work, Script):
+            return ScriptCrew(
+                duty.work, folder=folder, directory=directory, env=duty.env, gpus=gpus, log=log
+            )
+        work = dict(duty.work)
+        if "pickled" in work:
+            file = folder.path / "work.pickle"
+            file.write_bytes(work["pickled"])
+            work = {"file": str(file)}
+        return ProcessCrew(
+            work,
+            folder=folder,
+            directory=directory,
+            env=environment(folder, directory, duty.env),
+            gpus=gpus,
+            imports=replace(duty.imports, folder=directory),
+            argv=duty.argv,
+            log=log,
+        )
 
     def _obey(self, crew: Crew, folder: Folder) -> None:
         while self._orders:
@@ -194,7 +212,8 @@ class Host:
         if "train" not in message:
             return message
         key = message["train"]["key"]
-        here = folder.path / "trials" / key.replace("/", "-")
+        id, _, attempt = key.partition("/")
+        here = folder.trial(int(id), int(attempt))
         self._printing[key] = Printing(here)
         return {**message, "folder": str(here)}
 
