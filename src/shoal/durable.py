@@ -31,6 +31,15 @@ def make_last(folder: Path, root: Path) -> None:
         _synchronise(folder)
 
 
+def name_last(folder: Path) -> None:
+    """Return when the name of `folder`, which was synchronised before, would survive a power cut.
+
+    Raises:
+        OSError: the disk is full, or worse.
+    """
+    _synchronise(folder.parent)
+
+
 @cache
 def boot() -> str | None:
     """What tells this machine's life since it was switched on from all others; None: nothing does.

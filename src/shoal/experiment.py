@@ -29,10 +29,11 @@ Execution: TypeAlias = Ray | Mapping[str, Any] | Literal["local", "ray"] | None
 FITTED = {"gpus_per_trial", "env"}
 
 
-def read_config(path: str | Path) -> tuple[Config, list[str]]:
+def read_config(path: str | Path, *, cluster: bool = False) -> tuple[Config, list[str]]:
     """(the experiment that the file describes, what the user should know about it).
 
-    The file is in the native form, or one of NNI's.
+    The file is in the native form, or one of NNI's; which may be for another platform, if its trials
+    are to run on a cluster.
 
     Raises:
         ConfigError: with every mistake there is.
@@ -41,7 +42,7 @@ def read_config(path: str | Path) -> tuple[Config, list[str]]:
     mapping = read(path)
     folder = path.absolute().parent
     if nni.is_nni(mapping):
-        return nni.parse(mapping, folder, str(path))
+        return nni.parse(mapping, folder, str(path), cluster=cluster)
     return parse(mapping, folder, str(path)), []
 
 
@@ -112,7 +113,7 @@ def run(
     if isinstance(what, Config):
         config = reworded(what, given)
     elif isinstance(what, str | Path):
-        config, notes = read_config(what)
+        config, notes = read_config(what, cluster=on_cluster(given.get("execution")))
         config = reworded(config, given)
     else:
         config, work = described(what, given), what
@@ -279,6 +280,13 @@ def reworded(config: Config, words: Mapping[str, Any]) -> Config:
         return Config(**rest)  # says what is wrong with them
     rest |= {"execution": moved(config, rest.get("execution"))}
     return fitted(changed(config, rest), words.get("gpus_per_trial"), words.get("env"))
+
+
+def on_cluster(execution: Execution) -> bool:
+    """Whether that is not this machine."""
+    if isinstance(execution, Mapping):
+        return execution.get("engine") == "ray"
+    return execution is not None and execution != "local"
 
 
 def moved(config: Config, execution: Execution) -> Execution:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import psutil
 import pytest
 
 import shoal
+from shoal.core.records import LOST
 from shoal.home import Folder
+from shoal.runners.crew import Gone
 from tests.cluster.conftest import Nodes
 from tests.lab import log_of, until
+from tests.runners.test_conformance import made
 from tests.runners.test_workers import Toy, run, told
 
 
@@ -67,6 +71,7 @@ SCRIPT = """
 import sys
 import shoal
 from tests.cluster.test_faults import Slow
+from tests.runners.test_conformance import made
 from tests.runners.test_workers import run
 from pathlib import Path
 folder = Path(sys.argv[1])
@@ -106,3 +111,42 @@ def test_a_folder_that_a_node_does_not_have(
     monkeypatch.setattr(connection, "answer", answer)
     with pytest.raises(shoal.ExperimentError, match="name a folder that all nodes mount"):
         run(Slow(tmp_path / "d"), tmp_path, execution=on)
+
+
+def test_what_a_host_writes_that_was_given_up_is_nowhere(tmp_path: Path, on: shoal.Ray) -> None:
+    """A host is out of reach, and its trial is done elsewhere; then it writes all the same."""
+    gate, seen = tmp_path / "gate", tmp_path / "seen"
+
+    def stubborn(trial: Any) -> float:
+        with seen.open("a") as file:
+            file.write("x")
+        first = len(seen.read_text()) == 1
+        while first and not gate.exists():
+            time.sleep(0.01)
+        (trial.save / "who").write_text("the first" if first else "another")
+        if first:
+            (gate.parent / "written").write_text(str(trial.save))
+        return 0.0 if first else 1.0
+
+    lab = made(tmp_path, stubborn, execution=on)
+    lab.checkpoints.keep = "all"
+    crew = lab.runner._crew  # type: ignore[attr-defined]
+    (trial,) = lab.submit("finish")
+    lab.wait(seen.exists)
+    (berth,) = [berth for berth in crew._berths.values() if berth.key is not None]
+    crew._berths.pop(berth.number)  # as after an ActorUnavailableError, but it lives
+    crew._workers.pop(berth.key)
+    crew._events.append(Gone(berth.key, LOST, "out of reach"))
+    lab.wait(lab.all_reported)
+    assert lab.kinds()[trial.id] == LOST
+    again = replace(trial, attempt=2)
+    lab.population.apply(again)
+    lab.runner.submit(again)
+    lab.wait(lab.all_reported)
+    gate.touch()
+    until((tmp_path / "written").exists)
+    until(lambda: not crew._heard.empty())  # it has told so
+    lab.runner.wait()
+    assert (lab.checkpoints.save(trial) / "who").read_text() == "another"
+    crew._cluster.ray.kill(berth.actor)
+    lab.runner.close()

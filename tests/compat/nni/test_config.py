@@ -227,8 +227,8 @@ def test_what_has_no_effect_is_said_to_have_none() -> None:
     given["tuner"] = V1["tuner"] | {"gpuIndices": "0", "includeIntermediateResults": True}
     assert [warning.split()[0] for warning in warnings(given)] == [
         "authorName", "description", "versionCheck", "logCollection", "nniManagerIp", "debug",
-        "logLevel", "sharedStorage", "machineList", "tuner.gpuIndices",
-        "tuner.includeIntermediateResults",
+        "logLevel", "machineList", "tuner.gpuIndices",
+        "tuner.includeIntermediateResults", "sharedStorage",
     ]  # fmt: skip
     assert warnings(V2 | {"tunerGpuIndices": 0}) == [
         "tunerGpuIndices has no effect: the tuner uses no GPU"
@@ -335,6 +335,11 @@ def test_version_1_keys_of_other_platforms_are_dropped_as_nni_drops_them() -> No
     ]  # fmt: skip
 
 
+ELSEWHERE = (
+    "shoal runs on this machine, got 'remote'; set it to local. On several machines: `ray start "
+    "--head` on {}, `ray start --address=THE_FIRST:6379` on the others, and with this file as it "
+    "is `shoal run FILE --on ray --address auto` (docs/cluster.md)"
+)
 ONLY_PBT = "shoal runs population based training only"
 
 
@@ -359,10 +364,13 @@ ONLY_PBT = "shoal runs population based training only"
         ({"useAnnotation": True},
          "useAnnotation: shoal reads no annotations: move them into a search space file"),
         ({"trainingService": {"platform": "remote", "machineList": []}},
-         "trainingService.platform: shoal runs on this machine, got 'remote'; set it to local"),
+         f"trainingService.platform: {ELSEWHERE.format('one machine')}"),
         ({"training_service": [{"Platform": "remote"}], "trainingService": None},
-         ("training_service[0].platform: shoal runs on this machine, got 'remote'; "
-         "set it to local")),
+         f"training_service[0].platform: {ELSEWHERE.format('one machine')}"),
+        ({"trainingService": {"platform": "remote", "machineList": [
+            {"host": "10.0.0.1", "user": "bob"}, {"host": "10.0.0.2", "user": "bob"}]}},
+         ("trainingService.platform: "
+          f"{ELSEWHERE.format('the first of 10.0.0.1, 10.0.0.2')}")),
         ({"trainingService": [{"platform": "local"}, {"platform": "remote"}]},
          "trainingService: shoal runs on this machine only: keep the one with platform: local"),
         ({"trainingService": {}}, "trainingService.platform: is missing"),
@@ -525,3 +533,44 @@ def test_whose_file_it_is(text: str, expected: bool) -> None:
 def test_an_nni_experiment_survives_its_dump() -> None:
     made = config(args(factor=0.3, all_checkpoint_dir="~/c") | {"maxTrialNumber": 45})
     assert Config.restore(made.dump()) == made
+
+
+REMOTE: dict[str, Any] = {
+    "platform": "remote",
+    "reuseMode": True,
+    "trialCommand": "python3 other.py",
+    "machineList": [{"host": "10.0.0.1", "user": "bob", "ssh_key_file": "~/.ssh/id_rsa"}],
+}
+STORAGE = {
+    "storageType": "NFS",
+    "localMountPoint": "/mnt/here",
+    "remoteMountPoint": "/mnt/nni",
+    "localMounted": "usermount",
+    "nfsServer": "10.0.0.9",
+    "exportedDirectory": "/export",
+}
+
+
+@pytest.mark.parametrize("service", [REMOTE, [REMOTE, {"platform": "kubeflow"}]])
+def test_on_a_cluster_a_file_for_other_platforms_is_read_as_it_is(service: Any) -> None:
+    given = V2 | {"experimentName": "digits", "trainingService": service, "sharedStorage": STORAGE}
+    made, said = parse(given, Path("/exp"), "config.yml", cluster=True)
+    assert (made.command, made.workers) == ("python3 other.py", 2)
+    assert made.checkpoints == Path("/mnt/nni/digits/checkpoints")
+    assert any("no effect, as trials run on the Ray cluster" in text for text in said)
+    assert any("let /mnt/nni be mounted on every node, and here" in text for text in said)
+    named = V2["tuner"] | {"classArgs": {"all_checkpoint_dir": "/mnt/mine"}}
+    assert parse(given | {"tuner": named}, Path("/exp"), cluster=True)[0].checkpoints == Path(
+        "/mnt/mine"
+    )
+
+
+def test_on_a_cluster_version_1_is_read_as_it_is() -> None:
+    given = V1 | {
+        "trainingServicePlatform": "kubeflow",
+        "kubeflowConfig": {"operator": "tf-operator"},
+        "trial": {**V1["trial"], "worker": {"replicas": 1}},
+    }
+    made, said = parse(given, Path("/exp"), cluster=True)
+    assert made == config(V1)
+    assert "kubeflowConfig has no effect: it is for another platform" in said

@@ -115,7 +115,7 @@ BOTH: Rules = {
     "debug": LOGGED,
     "logLevel": LOGGED,
     "nniManagerIp": HERE,
-    "sharedStorage": Ignored("trials run on this machine and use its folders"),
+    "sharedStorage": None,
     "tuner": None,
     "assessor": Refused("PBT itself moves away from bad trials: remove the assessor"),
 }
@@ -259,7 +259,7 @@ def is_nni(mapping: Mapping[str, Any]) -> bool:
 
 
 def parse(
-    mapping: Mapping[str, Any], folder: Path, source: str | None = None
+    mapping: Mapping[str, Any], folder: Path, source: str | None = None, *, cluster: bool = False
 ) -> tuple[Config, list[str]]:
     """The experiment that `mapping` describes in NNI's form, and what to warn its user of.
 
@@ -267,11 +267,12 @@ def parse(
         mapping: What is in the file.
         folder: The file's folder, to which its paths are relative.
         source: What errors call the file.
+        cluster: Whether trials run on a cluster, whatever platform it was written for.
 
     Raises:
         ConfigError: with every mistake there is, by the keys of the user's file.
     """
-    work = Translation(folder)
+    work = Translation(folder, cluster=cluster)
     if any(plain(key) == "trainingserviceplatform" for key in mapping):
         _version_1(work, mapping)
     else:
@@ -290,8 +291,8 @@ class Given:
 class Translation:
     """The native form of an NNI file, in the making."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, cluster: bool) -> None:
+        self.folder, self.cluster = folder, cluster
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self._fields: dict[str, Any] = {"exploit": {TRUNCATION: 0.2}, "explore": {SHIFT: 0.2}}
@@ -327,6 +328,10 @@ class Translation:
             self._fields[outer][inner] = value
         else:
             self._fields[outer] = value
+
+    def has(self, field: str) -> bool:
+        """Whether a `field` of the native form is set."""
+        return field in self._fields
 
     def problem(self, key: str, message: str) -> None:
         """Note a mistake."""
@@ -389,15 +394,23 @@ def _version_2(work: Translation, mapping: Mapping[str, Any]) -> None:
     raw, key = service.value, service.key
     if isinstance(raw, list) and len(raw) == 1:
         raw, key = raw[0], f"{key}[0]"
+    if isinstance(raw, list) and work.cluster:
+        work.warnings.append(f"{key}: the first counts, and its machines are the cluster's")
+        raw, key = raw[0] if raw else {}, f"{key}[0]"
     if isinstance(raw, list):
         work.problem(key, "shoal runs on this machine only: keep the one with platform: local")
         return
     platforms = [raw[k] for k in raw if plain(str(k)) == "platform"] if _is_map(raw) else []
     if platforms and platforms[0] != "local":
-        _refuse_platform(work, f"{key}.platform", platforms[0])
-        return
-    local = work.take(raw, key, LOCAL_V2)
-    work.require(local, f"{key}.platform")
+        if not work.cluster:
+            _refuse_platform(work, f"{key}.platform", platforms[0], raw)
+            return
+        raw = _for_trials(work, raw, key)
+        local = work.take(raw, key, TRIAL_V2)
+    else:
+        local = work.take(raw, key, LOCAL_V2)
+        work.require(local, f"{key}.platform")
+    _shared_storage(work, top)
     if local is not None:
         work.require({**top, **local}, "trialCommand")
         for name in TRIAL_V2.keys() & top.keys() & local.keys():
@@ -411,17 +424,70 @@ def _version_1(work: Translation, mapping: Mapping[str, Any]) -> None:
     _search_space(work, top)
     _tuner(work, top, "builtinTunerName")
     platform = top.get("trainingServicePlatform")
-    if platform is not None and platform.value != "local":
-        _refuse_platform(work, platform.key, platform.value)
+    if platform is not None and platform.value != "local" and not work.cluster:
+        _refuse_platform(work, platform.key, platform.value, mapping)
         return
+    _shared_storage(work, top)
     if trial := top.get("trial"):
         work.require(work.take(trial.value, trial.key, TRIAL_V1), f"{trial.key}.command")
     if local := top.get("localConfig"):
         work.take(local.value, local.key, LOCAL_V1)
 
 
-def _refuse_platform(work: Translation, key: str, platform: Any) -> None:
-    work.problem(key, f"shoal runs on this machine, got {shown(platform)}; set it to local")
+def _refuse_platform(work: Translation, key: str, platform: Any, around: Any) -> None:
+    """Say how to run on other machines what was written for `platform`, with what is around it."""
+    lists = [around[k] for k in around if plain(str(k)) == "machinelist"]
+    machines = lists[0] if lists and isinstance(lists[0], list) else []
+    hosts = [one[k] for one in machines if _is_map(one) for k in one if plain(str(k)) in HOSTS]
+    named = f"the first of {', '.join(map(str, hosts))}" if hosts else "one machine"
+    work.problem(
+        key,
+        f"shoal runs on this machine, got {shown(platform)}; set it to local. On several machines: "
+        f"`ray start --head` on {named}, `ray start --address=THE_FIRST:6379` on the others, and "
+        "with this file as it is `shoal run FILE --on ray --address auto` (docs/cluster.md)",
+    )
+
+
+def _for_trials(work: Translation, service: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What of a training service of NNI's counts on a cluster, too."""
+    known = {plain(name) for name in TRIAL_V2}
+    kept = {k: v for k, v in service.items() if plain(str(k)) in known}
+    rest = ", ".join(str(k) for k in service if k not in kept)
+    work.warnings.append(f"{key}: {rest}: no effect, as trials run on the Ray cluster")
+    return kept
+
+
+def _shared_storage(work: Translation, top: Mapping[str, Given]) -> None:
+    """Have checkpoints where NNI's shared storage is, on a cluster."""
+    given = top.get("sharedStorage")
+    if given is None:
+        return
+    if not work.cluster:
+        work.warnings.append(f"{given.key} has no effect: trials run on this machine")
+        return
+    storage = work.take(given.value, given.key, STORAGE)
+    if storage is None:
+        return
+    mount = storage.get("remoteMountPoint") or storage.get("localMountPoint")
+    if mount is None:
+        work.problem(f"{given.key}.remoteMountPoint", "is missing")
+        return
+    name = top["experimentName"].value if "experimentName" in top else work.folder.name
+    if not work.has("checkpoints"):
+        work.put("checkpoints", f"{mount.value}/{name}/checkpoints", mount.key)
+    work.warnings.append(
+        f"{given.key}: shoal mounts nothing: let {mount.value} be mounted on every node, and here"
+    )
+
+
+HOSTS = {"host", "ip"}
+STORAGE: Rules = dict.fromkeys(
+    (
+        "storageType", "localMountPoint", "remoteMountPoint", "localMounted", "nfsServer",
+        "exportedDirectory", "storageAccountName", "storageAccountKey", "resourceGroupName",
+        "containerName",
+    )
+)  # fmt: skip
 
 
 def _is_map(value: Any) -> bool:

@@ -12,13 +12,16 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from shoal.checkpoints import remove, saved
 from shoal.core.records import LOST
+from shoal.durable import name_last
 from shoal.home import Folder
 from shoal.runners.base import Log, RunnerError
 from shoal.runners.cluster.connection import Cluster, Need, first_line, unfit
-from shoal.runners.cluster.host import CLOSE_S, Duty, Host
+from shoal.runners.cluster.host import CLOSE_S, STAGING, Duty, Host
 from shoal.runners.crew import Event, Gone, Said, Woken
 
 HEAR_S = 20.0  # how long a host waits for something to tell
@@ -85,6 +88,7 @@ class RayCrew:
         self._told = time.monotonic(), ""
         self._heard: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         self._events: deque[Event] = deque()
+        remove(Path(duty.checkpoints) / STAGING)  # of hosts of a controller that has died
         cluster.connect()
         ray = cluster.ray
         method = ray.method
@@ -167,6 +171,7 @@ class RayCrew:
         for berth in berths:
             with suppress(Exception):
                 ray.kill(berth.actor)
+        remove(Path(self._duty.checkpoints) / STAGING)
         self._cluster.disconnect()
 
     def _ask(self) -> None:
@@ -217,6 +222,8 @@ class RayCrew:
                 berth.key = None
                 if self._workers.pop(key, None) is not None:
                     self._events.append(Gone(key, kind, reason))
+            case {"staged": str(staged), "to": str(to)}:
+                publish(Path(staged), Path(to))
             case {"printed": str(key), "stream": stream, "data": data}:
                 self._print(key, stream, data)
             case {"log": level, "text": text}:
@@ -261,6 +268,19 @@ class RayCrew:
         if text != before and (whole or time.monotonic() > at + TELL_S):
             self._told = time.monotonic(), text
             self._log("info", text)
+
+
+def publish(staged: Path, to: Path) -> None:
+    """Let what a host has saved be where it is to be, if it has saved anything.
+
+    Raises:
+        OSError: the disk is full, or worse.
+    """
+    if saved(staged):
+        remove(to)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        staged.rename(to)
+        name_last(to)
 
 
 def unavailable(ray: Any, error: BaseException) -> bool:

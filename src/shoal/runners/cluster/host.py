@@ -10,6 +10,7 @@ Orders: `{"start": worker}`, `{"tell": worker, "message": what}`, `{"end": worke
     {"here": name of the machine, "node": id of the node}
     {"worker": key, "said": message}        see `worker/worker.py`
     {"worker": key, "gone": kind, "reason": text}
+    {"staged": folder, "to": folder}        what is saved, and where it is to be: before it is said
     {"printed": attempt, "stream": name of a file, "data": bytes}
     {"log": level, "text": text}
     {"useless": reason}                     it cannot do anything, and has ended
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -43,6 +45,7 @@ from shoal.runners.launch import environment
 TICK_S = 0.5  # between two looks at what a trial has printed
 CHUNK, PRINTED = 1 << 18, 16 << 20  # bytes of a stream of a trial: at a time, and in all
 CLOSE_S = 10.0
+STAGING = ".shoal-staging"  # beside the members' folders: what hosts are saving
 STREAMS = ("stdout", "stderr", "metrics.jsonl")
 
 
@@ -96,6 +99,8 @@ class Host:
         self._early: dict[int, Sequence[Mapping[str, Any]]] = {}  # orders before their turn
         self._turn = 0
         self._printing: dict[str, Printing] = {}  # by attempt
+        self._staging = Path(duty.checkpoints) / STAGING / uuid.uuid4().hex
+        self._saving: dict[str, str] = {}  # by what it is: where it is to be, in the end
         self._crew: Crew | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="shoal-host", daemon=True)
@@ -145,6 +150,7 @@ class Host:
             if crew is not None:
                 crew.close()
             shutil.rmtree(folder.path.parent, ignore_errors=True)
+            shutil.rmtree(self._staging, ignore_errors=True)
 
     def _lead(self, folder: Folder) -> None:
         duty = self._duty
@@ -208,14 +214,27 @@ class Host:
             self._orders.popleft()
 
     def _at_home(self, message: Mapping[str, Any], folder: Folder) -> Mapping[str, Any]:
-        """`message` with this machine's folder for what a trial prints."""
-        if "train" not in message:
-            return message
-        key = message["train"]["key"]
-        id, _, attempt = key.partition("/")
-        here = folder.trial(int(id), int(attempt))
-        self._printing[key] = Printing(here)
-        return {**message, "folder": str(here)}
+        """`message` with our own folders, for what a trial prints and for what is saved."""
+        match message:
+            case {"train": job}:
+                id, _, attempt = job["key"].partition("/")
+                here = folder.trial(int(id), int(attempt))
+                self._printing[job["key"]] = Printing(here)
+                save = self._staged(job["key"], job.get("save"))
+                return {"train": {**job, "save": save}, "folder": str(here)}
+            case {"save": id, "to": to}:
+                return {"save": id, "to": self._staged(id, to)}
+        return message
+
+    def _staged(self, what: Any, to: str | None) -> str | None:
+        """Where to save what is to be in `to`, once whoever leads us has heard of it.
+
+        It is he who puts it there: if he has given us up, it may be somebody else's by now.
+        """
+        if to is None:
+            return None
+        self._saving[str(what)] = to
+        return str(self._staging / Path(to).relative_to(self._duty.checkpoints))
 
     def _pass_on(self, event: Said | Gone | Woken) -> None:
         match event:
@@ -223,6 +242,13 @@ class Host:
                 ended = message.get("done") or message.get("failed")
                 if ended is not None:
                     self._printed(ended)
+                to = self._saving.pop(str(ended or message.get("saved")), None)
+                if to is not None:
+                    staged = self._staging / Path(to).relative_to(self._duty.checkpoints)
+                    if "done" in message or "seconds" in message:
+                        self._say({"staged": str(staged), "to": to})
+                    else:
+                        shutil.rmtree(staged, ignore_errors=True)
                 self._say({"worker": worker, "said": message})
             case Gone(worker, kind, reason):
                 for key in list(self._printing):
