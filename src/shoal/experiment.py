@@ -22,6 +22,7 @@ from shoal.home import ExperimentError, Folder, locked
 from shoal.jobs import Job, Work
 from shoal.notation import dump_space, parse_space
 from shoal.result import Result, home_of
+from shoal.stores.place import shaky
 from shoal.stores.sqlite import SqliteStore
 from shoal.trackers.following import Following
 
@@ -32,8 +33,8 @@ FITTED = {"gpus_per_trial", "env"}
 def read_config(path: str | Path, *, cluster: bool = False) -> tuple[Config, list[str]]:
     """(the experiment that the file describes, what the user should know about it).
 
-    The file is in the native form, or one of NNI's; which may be for another platform, if its trials
-    are to run on a cluster.
+    The file is in the native form, or one of NNI's; that may be for another platform, if its
+    trials are to run on a cluster.
 
     Raises:
         ConfigError: with every mistake there is.
@@ -126,6 +127,8 @@ def run(
         if chosen is None and root != homes.default_home():
             homes.link(folder, homes.default_home())
         make_runner = job.runner(folder, config, ground)
+        if (why := shaky(root)) is not None:
+            notes = [*notes, why]
         return watched(folder, config, make_runner, observer, notes, verbose=verbose)
 
 
