@@ -11,7 +11,6 @@ affair: the usual variables, files and instance roles of each provider.
 import hashlib
 import importlib
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-URL = re.compile(r"(s3a?|gs|az|azure|adl|abfss?)://[^/\s]+(/\S*)?")
 MANIFEST = "manifest.json"
 AT_A_TIME = 4  # files
 PART = 16 << 20  # bytes, of a file that goes in parts

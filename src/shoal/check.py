@@ -139,7 +139,7 @@ class Watch(Observer):
 
 def about_folder(config: Config) -> Iterator[Finding]:
     """Whether a run would be refused for what is in its folder for checkpoints."""
-    if config.checkpoints is None:
+    if not isinstance(config.checkpoints, Path):
         return
     what, folder = "the folder for checkpoints is empty", config.checkpoints
     if next(members(folder), None) is None:

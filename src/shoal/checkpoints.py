@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from shoal.buckets import Bucket, Upload
 from shoal.core.live import Live
 from shoal.core.population import Population
 from shoal.core.records import Trial
@@ -19,6 +20,7 @@ from shoal.durable import AtOnce, Later, boot, make_last
 
 Keep = Literal["live", "all", "lineage"]
 WORKERS = ".shoal.json"  # in a checkpoint: a worker has saved it, with what it knows of it
+AWAY = ".shoal.away.json"  # in a checkpoint: all that there is here, as the rest is in a store
 LASTS = ".lasts"  # beside that, once it would survive a power cut
 BACKLOG = 64  # checkpoints to be made last or deleted, before anybody waits for it
 
@@ -33,6 +35,10 @@ class Checkpoints:
             that and all its ancestors, so that the whole history of the best is there; "all".
         later: makes what was saved last, and deletes what nobody needs, in this order: whenever the
             power fails, what the journal says is there, or what it can be made from.
+        store: where they are sent as well, each once it is saved, and had from where they are not
+            here.
+        sending: sends and deletes there, in order.
+        here: whether trials run on this machine, and need them on it.
 
     Attributes:
         live: the trials that were last said to be needed.
@@ -44,9 +50,14 @@ class Checkpoints:
         population: Population,
         keep: Keep = "live",
         later: Later | None = None,
+        *,
+        store: Bucket | None = None,
+        sending: Later | None = None,
+        here: bool = True,
     ) -> None:
         self.root, self.population, self.keep = root, population, keep
-        self._later = later or AtOnce()
+        self._later, self._sending = later or AtOnce(), sending or AtOnce()
+        self._store, self._here = store, here
         self._leaving: set[int] = set()  # are about to be deleted
         self.live = Live()
         self._remade = False
@@ -83,6 +94,7 @@ class Checkpoints:
         """Let nothing be under way that would delete what the trial `id` is about to save."""
         if id in self._leaving:
             self._later.flush()
+            self._sending.flush()
 
     def has(self, id: int) -> bool:
         """Whether the checkpoint of the trial `id` is there, as far as is known."""
@@ -102,6 +114,7 @@ class Checkpoints:
                 make_last(folder, folder)
 
         self._later(last)
+        self.send(self.population.trials[id])
         self._appeared(id)
 
     def last(self, trial: Trial, then: Callable[[OSError | None], None]) -> None:
@@ -117,6 +130,48 @@ class Checkpoints:
                 then(None)
 
         self._later(last)
+        self.send(trial)
+
+    def send(self, trial: Trial) -> None:
+        """Have what `trial` has saved sent to the store, if that is not where it is."""
+        store, folder = self._store, self.save(trial)
+        if store is None:
+            return
+
+        def send() -> None:
+            with suppress(FileNotFoundError):  # nobody needs it any more
+                if saved(folder) and not (folder / AWAY).exists():
+                    store.publish(place(trial), store.upload(folder, place(trial)))
+
+        self._sending(send)
+
+    def bring(self, id: int) -> bool:
+        """Whether the checkpoint of the trial `id` is on this machine, after having it brought.
+
+        Raises:
+            OSError: it cannot be brought, or the disk is full.
+        """
+        folder = self.save(self.population.trials[id])
+        if saved(folder) and not (folder / AWAY).exists():
+            return True
+        there = place(self.population.trials[id])
+        if self._store is None or (upload := self._store.published(there)) is None:
+            return False
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._store.download(there, upload, folder)
+        return True
+
+    def _at_hand(self, id: int) -> bool:
+        """Whether a trial can load the checkpoint of the trial `id`."""
+        folder = self.save(self.population.trials[id])
+        if self._store is not None and self._here:
+            return self.bring(id)
+        if self._store is None or saved(folder):
+            return saved(folder)
+        upload = self._store.published(place(self.population.trials[id]))
+        if upload is not None:
+            leave_note(folder, upload)
+        return upload is not None
 
     def _appeared(self, id: int) -> None:
         self._there.add(id)
@@ -167,15 +222,16 @@ class Checkpoints:
         return here, steps[::-1]
 
     def _is_there(self, id: int) -> bool:
-        there = saved(self.save(self.population.trials[id]))
+        there = self._at_hand(id)
         if not there:  # somebody has removed it
             self._there.discard(id)
         return there
 
     def lost(self, trial: Trial) -> bool:
         """Whether what `trial` is to start from was saved and is not there any more."""
-        load = self.load(trial)
-        return load is not None and trial.parent not in self.population.unsaved and not saved(load)
+        if trial.parent is None or trial.parent in self.population.unsaved:
+            return False
+        return not self._at_hand(trial.parent)
 
     def retain(self, live: Live) -> None:
         """Delete the checkpoints that no trial in `live` needs.
@@ -198,9 +254,14 @@ class Checkpoints:
         for id in self._doubtful & self._there:
             if not (self._is_needed(id) or self._used[id]):
                 self._leave(id)
-        if self._later.waiting > BACKLOG:  # the disk is not to fill up meanwhile
-            self._later.flush()
+        self._keep_up()
         self._doubtful = {id for id in self._doubtful if self._used[id]}
+
+    def _keep_up(self) -> None:
+        """Wait for what is to be done, if that is much: the disk is not to fill up meanwhile."""
+        for later in (self._later, self._sending):
+            if later.waiting > BACKLOG:
+                later.flush()
 
     def settle(self) -> None:
         """Return when all that is to last lasts, and all that is to be deleted is gone.
@@ -209,23 +270,39 @@ class Checkpoints:
             OSError: the disk is full, or worse.
         """
         self._later.flush()
+        self._sending.flush()
 
     def _leave(self, id: int) -> None:
         self._there.discard(id)
         self._leaving.add(id)
-        folder = self.save(self.population.trials[id])
+        trial, store = self.population.trials[id], self._store
+        folder = self.save(trial)
 
         def leave() -> None:
             remove(folder)
+            if store is None:
+                self._leaving.discard(id)
+
+        def leave_store() -> None:
+            assert store is not None
+            store.remove(place(trial))
             self._leaving.discard(id)
 
         self._later(leave)
+        if store is not None:
+            self._sending(leave_store)
 
     def _found(self) -> Iterator[int]:
         """The trials whose checkpoints are there."""
-        there = {(path.parent.name, path.name) for path in self.root.glob("*/*") if lasts(path)}
+        here = {f"{path.parent.name}/{path.name}": path for path in self.root.glob("*/*")}
+        there = {place for place, path in here.items() if lasts(path)}
+        if self._store is not None:
+            away = set(self._store.places())
+            for name in away & (here.keys() - there):  # the power has failed, and that has it
+                remove(here[name])
+            there |= away
         for trial in self.population.trials if there else ():
-            if (str(trial.member), str(trial.step)) in there:
+            if place(trial) in there:
                 yield trial.id
 
     def _origin(self, id: int) -> int:
@@ -275,6 +352,22 @@ class Checkpoints:
 
     def _is_needed(self, id: int) -> bool:
         return id in self._needed or self._children[id] > 0
+
+
+def place(trial: Trial) -> str:
+    """What the checkpoint of `trial` is called in a store, and below any root."""
+    return f"{trial.member}/{trial.step}"
+
+
+def leave_note(folder: Path, upload: Upload) -> None:
+    """Let `folder` say that what belongs into it is in a store.
+
+    Raises:
+        OSError: the disk is full, or worse.
+    """
+    remove(folder)
+    folder.mkdir(parents=True)
+    (folder / AWAY).write_text(upload.dump())
 
 
 def lasts(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from shoal.buckets import Bucket
 from shoal.checkpoints import remove, saved
 
 OWNER = ".shoal.json"  # in such a folder: whose it is
@@ -58,6 +59,50 @@ def claim(
             file.write(json.dumps({"experiment": experiment, "home": str(home)}) + "\n")
     except OSError as error:
         raise CheckpointError(f"{root} cannot hold checkpoints: {error}") from error
+
+
+def claim_bucket(
+    url: str, experiment: str, home: Path, exists: Callable[[Path, str], bool], *, new: bool
+) -> None:
+    """Make a place in an object store that of the checkpoints of `experiment`; see `claim`.
+
+    Raises:
+        CheckpointError: it is another experiment's, holds checkpoints, or cannot be reached.
+    """
+    try:
+        bucket = Bucket(url)
+        owner, whose = _owner(bucket.read(OWNER) or b"")
+        if owner == experiment:
+            return
+        if owner and (not new or exists(Path(whose or home), owner)):
+            raise CheckpointError(
+                f"{url} holds the checkpoints of experiment {owner}: name another place, or "
+                f"`shoal rm {owner}`."
+            )
+        if new and (there := next(bucket.places(), None)) is not None:
+            raise CheckpointError(
+                f"{url} already holds checkpoints ({there}), of an earlier run: a fresh run would "
+                "load them as its own. Empty it, or name another place."
+            )
+        bucket.write(OWNER, json.dumps({"experiment": experiment, "home": str(home)}).encode())
+    except OSError as error:
+        raise CheckpointError(f"{url} cannot hold checkpoints: {error}") from error
+
+
+def release_bucket(url: str, experiment: str) -> None:
+    """Delete the checkpoints of `experiment` in an object store.
+
+    Raises:
+        CheckpointError: it cannot be reached.
+    """
+    try:
+        bucket = Bucket(url)
+        if _owner(bucket.read(OWNER) or b"")[0] == experiment:
+            for place in list(bucket.places()):
+                bucket.remove(place)
+            bucket.erase(OWNER)
+    except OSError as error:
+        raise CheckpointError(f"checkpoints in {url} cannot be deleted: {error}") from error
 
 
 def _refuse_members(root: Path) -> None:

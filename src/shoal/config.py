@@ -45,6 +45,7 @@ LONGEST_PATH, LONGEST_PART = 4000, 255  # bytes, as Linux has it with room for w
 GIVEN = ("NNI_", "SHOAL_")  # variables that begin so are shoal's
 COMMANDS = ("command", "train", "trainable")
 TRACKERS = ("tensorboard", "mlflow", "wandb")
+URL = re.compile(r"(s3a?|gs|az|azure|adl|abfss?)://[^/\s?#]+(/[^\s?#]*)?")  # of an object store
 CHECKPOINT_DIRS = ("load_checkpoint_dir", "save_checkpoint_dir")  # a trial gets them from shoal
 
 # What pydantic calls a mistake, and what is expected instead. `{ge}` and the like are its words for
@@ -89,6 +90,16 @@ def absolute(value: object) -> Path:
     if len(raw) > LONGEST_PATH or any(len(part) > LONGEST_PART for part in raw.split(b"/")):
         raise ValueError(f"expected a path, got {shown(str(value))}: it is too long for one")
     return path
+
+
+def _checkpoints(value: object) -> Path | str:
+    """The folder that `value` is, or the URL."""
+    if isinstance(value, str) and "://" in value:
+        if not URL.fullmatch(value):
+            expected = "a path, or s3://, gs:// or az://, a bucket and a prefix"
+            raise ValueError(f"expected {expected}, got {shown(value)}")
+        return value.rstrip("/")
+    return absolute(value)
 
 
 def _train(value: object) -> str:
@@ -307,7 +318,8 @@ class Config(_Checked):
         seed: The same seed, the same decisions.
         exploit: Whose weights a member goes on with.
         explore: Which hyperparameters it tries after it has copied.
-        checkpoints: The folder for checkpoints; None for one inside the experiment.
+        checkpoints: The folder for checkpoints, or the URL of one in an object store; None for one
+            inside the experiment.
         checkpoint_every: After how many steps the state of a trainable is saved; "auto" for as
             often as costs little. What is needed elsewhere and at the end is saved anyway.
         hold: Whether workers keep the states of their members in memory between steps; else each is
@@ -356,7 +368,7 @@ class Config(_Checked):
     seed: Whole = 0
     exploit: Annotated[Exploit, PlainValidator(parse_exploit)] = Truncation()
     explore: Annotated[Explore, PlainValidator(parse_explore)] = Shift()
-    checkpoints: AbsolutePath | None = None
+    checkpoints: Annotated[Path | str, PlainValidator(_checkpoints)] | None = None
     checkpoint_every: Annotated[Literal["auto"] | int, PlainValidator(_every)] = "auto"
     hold: bool = True
     keep: Literal["live", "all", "lineage"] = "live"
@@ -464,7 +476,7 @@ _PATHS = {"directory", "space", "checkpoints", "home"}
 
 def within(folder: Path, value: Any) -> Any:
     """`value` as a path in `folder` where it is relative; what is no text is left to be refused."""
-    if not isinstance(value, str) or value.startswith("~"):
+    if not isinstance(value, str) or value.startswith("~") or "://" in value:
         return value
     return str(folder / value)
 

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Literal, TypeAlias
 
 from shoal import views
+from shoal.buckets import Bucket
 from shoal.checkpoints import Checkpoints
 from shoal.config import LIMITS, Config, ConfigError, changed
 from shoal.core.population import ProtocolError
@@ -209,11 +210,15 @@ class Controller:
             RunnerError: trials cannot be started.
         """
         store, config = self._store, self._config
+        later, sending = InThread(), InThread()
         checkpoints = Checkpoints(
             checkpoint_root(self._folder, config.checkpoints),
             tuner.population,
             config.keep,
-            later := InThread(),
+            later,
+            store=Bucket(config.checkpoints) if isinstance(config.checkpoints, str) else None,
+            sending=sending,
+            here=config.execution is None,
         )
         runner = PacedRunner(self._make_runner(checkpoints, self._log))
         runner.resize(config.workers)  # it may have changed since whoever makes it was told
@@ -223,12 +228,15 @@ class Controller:
             runner.settle(self._interrupt.until)
             checkpoints.retain(tuner.live)
             checkpoints.settle()
+            if (best := tuner.population.best) is not None and best.trial.id in tuner.live:
+                checkpoints.bring(best.trial.id)
         except StopNow:
             self._stopping = "interrupted; what was running will be run again"
         finally:
             self._interrupt.runner = None
             runner.close()
             later.close()
+            sending.close()
 
     def _rest(self, tuner: Tuner) -> None:
         """Pause: return once the user wants it to go on, or to end."""

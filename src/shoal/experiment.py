@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from shoal import home as homes
 from shoal import trackers, trainable
-from shoal.claims import CheckpointError, claim, release
+from shoal.claims import CheckpointError, claim, claim_bucket, release, release_bucket
 from shoal.compat.nni import config as nni
 from shoal.config import Config, ConfigError, Problem, Ray, changed, parse
 from shoal.controller import MakeRunner, Observer, drive
@@ -202,13 +202,29 @@ def remove(experiment: str, *, home: str | Path | None = None) -> None:
     """
     folder = homes.find(home_of(home), experiment)
     with locked(folder):
+        url = None
         with suppress(ExperimentError):  # a journal that cannot be read names no checkpoints
             result = Result(folder)
             release(result.checkpoints, folder.id, result.config["population"])
+            url = result.config["checkpoints"]
+        if "://" in str(url):
+            let_go(str(url), folder.id)
         shutil.rmtree(folder.path)
     link = home_of(home) / folder.id
     if link.is_symlink():
         link.unlink()
+
+
+def let_go(url: str, id: str) -> None:
+    """Delete the checkpoints of an experiment that are in an object store.
+
+    Raises:
+        ExperimentError: it cannot be reached.
+    """
+    try:
+        release_bucket(url, id)
+    except CheckpointError as error:
+        raise ExperimentError(str(error)) from error
 
 
 def fitted(config: Config, gpus_per_trial: float | None, env: Mapping[str, str] | None) -> Config:
@@ -327,6 +343,9 @@ def own(id: str, home: Path, config: Config, *, new: bool) -> None:
     """
     if config.checkpoints is not None:
         try:
-            claim(config.checkpoints, id, home, homes.exists, new=new)
+            if isinstance(config.checkpoints, str):
+                claim_bucket(config.checkpoints, id, home, homes.exists, new=new)
+            else:
+                claim(config.checkpoints, id, home, homes.exists, new=new)
         except CheckpointError as error:
             raise ExperimentError(str(error)) from error

@@ -317,5 +317,9 @@ def home_of(home: str | Path | None) -> Path:
 
 
 def checkpoint_root(folder: Folder, configured: str | Path | None) -> Path:
-    """Where the checkpoints of the experiment in `folder` are."""
-    return folder.checkpoints if configured is None else Path(configured)
+    """Where the checkpoints of the experiment in `folder` are on this machine.
+
+    Of those in an object store, that is where what was saved or loaded here is kept.
+    """
+    here = configured is None or "://" in str(configured)
+    return folder.checkpoints if here else Path(str(configured))

@@ -601,6 +601,8 @@ class WorkerRunner:
         assert metric is not None
         score = self._objective.score(metric)
         there = not (self._holds_states and self._hold) and saved(self._checkpoints.save(trial))
+        if there and not self._holds_states:
+            self._checkpoints.send(trial)  # its worker has seen that it lasts
         return Finished(trial.id, score, metrics, there, trial.attempt)
 
     def _unuse(self, task: Task) -> None:
