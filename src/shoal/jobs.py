@@ -197,10 +197,11 @@ class Job:
             argv=sys.argv,
             imports=self._imports(config, module) if module else Imports(),
             checkpoints=str(checkpoints.root),
+            store=config.checkpoints if isinstance(config.checkpoints, str) else None,
             hide_gpus=config.gpus_per_trial == 0,
         )
         cluster.connect()
-        cluster.check(checkpoints.root)
+        cluster.check(duty.store or checkpoints.root, config.env)
         return RayCrew(cluster, need_of(config), duty, folder=folder, log=log)
 
     def _imports(self, config: Config, module: str) -> Imports:

@@ -9,9 +9,11 @@ import psutil
 import pytest
 
 import shoal
+from tests.servers import s3, url
+
+__all__ = ["s3", "url"]
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-TESTS = frozenset({"SHOAL_CLUSTER_TEST"})
 
 
 class Nodes:

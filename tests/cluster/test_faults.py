@@ -105,7 +105,7 @@ def test_a_folder_that_a_node_does_not_have(
 ) -> None:
     from shoal.runners.cluster import connection  # noqa: PLC0415
 
-    def answer(folder: str, token: str, node: str) -> tuple[str, str | None, str]:
+    def answer(*asked: object) -> tuple[str, str | None, str]:
         return connection.shoal_version(), "no such folder", "none"
 
     monkeypatch.setattr(connection, "answer", answer)

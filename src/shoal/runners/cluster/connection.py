@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import shoal
+from shoal.buckets import Bucket
 from shoal.runners.base import RunnerError
 
 KNOCK_S = 10.0  # for a machine to let us in
@@ -116,37 +117,40 @@ class Cluster:
             if node["Alive"]
         )
 
-    def check(self, folder: Path) -> None:
-        """See that every node that is there has our version, and reads and writes `folder`.
+    def check(self, where: Path | str, env: Mapping[str, str]) -> None:
+        """See that every node that is there has our version, and reads and writes `where`.
+
+        Args:
+            where: a folder, or the URL of an object store.
+            env: variables for whoever does.
 
         Raises:
             RunnerError: one does not; the message says which, and what to do.
         """
         token = uuid.uuid4().hex
-        ours, theirs = folder / f"{TOKEN}{token}", {}
+        shelf = shelf_of(str(where))
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            ours.write_text(token)
+            shelf.write(f"{TOKEN}{token}", token.encode())
         except OSError as error:
-            raise RunnerError(f"{folder} cannot hold checkpoints: {error}") from error
+            raise RunnerError(f"{where} cannot hold checkpoints: {error}") from error
         nodes = self.nodes()
         try:
-            theirs = {node: self._ask(node, folder, token) for node in nodes}
-            done, _ = self.ray.wait(list(theirs.values()), num_returns=len(nodes), timeout=PROBE_S)
-            for node, answer in theirs.items():
-                self._judge(nodes[node], answer if answer in done else None, folder, token)
+            asked = {node: self._ask(node, str(where), token, env) for node in nodes}
+            done, _ = self.ray.wait(list(asked.values()), num_returns=len(nodes), timeout=PROBE_S)
+            for node, answer in asked.items():
+                self._judge(nodes[node], answer if answer in done else None, shelf)
         finally:
-            for path in folder.glob(f"{TOKEN}{token}*"):
-                path.unlink(missing_ok=True)
+            for name in ("", *(f"-{node[:12]}" for node in nodes)):
+                shelf.erase(f"{TOKEN}{token}{name}")
 
-    def _ask(self, node: str, folder: Path, token: str) -> Any:
+    def _ask(self, node: str, where: str, token: str, env: Mapping[str, str]) -> Any:
         strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             node, soft=False
         )
         task = self.ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(answer)
-        return task.remote(str(folder), token, node)
+        return task.remote(where, token, node, dict(env))
 
-    def _judge(self, node: str, answered: Any, folder: Path, token: str) -> None:
+    def _judge(self, node: str, answered: Any, shelf: "Shelf | Bucket") -> None:
         if answered is None:
             raise RunnerError(f"node {node} of the cluster has not answered for {PROBE_S:g} s")
         errors = self.ray.exceptions
@@ -161,13 +165,37 @@ class Cluster:
                 f"node {node} has shoal {there}, and it is {shoal_version()} here: install the "
                 "same on all nodes"
             )
-        if problem is None and (folder / wrote).is_file():
+        if problem is None and shelf.read(wrote) is not None:
             return
         why = problem or "what it writes there does not arrive here"
         raise RunnerError(
-            f"node {node} does not have {folder}, where checkpoints are to be ({why}): name a "
-            "folder that all nodes mount, as `checkpoints: /mnt/...`"
+            f"node {node} does not have {shelf.url}, where checkpoints are to be ({why}): name a "
+            "folder that all nodes mount, as `checkpoints: /mnt/...`, or a place in an object "
+            "store, as `checkpoints: s3://...`"
         )
+
+
+class Shelf:
+    """A folder, as a `Bucket` is written to and read."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def read(self, name: str) -> bytes | None:
+        path = Path(self.url) / name
+        return path.read_bytes() if path.is_file() else None
+
+    def write(self, name: str, data: bytes) -> None:
+        Path(self.url).mkdir(parents=True, exist_ok=True)
+        (Path(self.url) / name).write_bytes(data)
+
+    def erase(self, name: str) -> None:
+        (Path(self.url) / name).unlink(missing_ok=True)
+
+
+def shelf_of(where: str) -> Shelf | Bucket:
+    """The folder, or the place in an object store, that `where` names."""
+    return Bucket(where) if "://" in where else Shelf(where)
 
 
 def knock(address: str) -> None:
@@ -181,18 +209,22 @@ def knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 
 
-def answer(folder: str, token: str, node: str) -> tuple[str, str | None, str]:
-    """(our version there, what is wrong with `folder` if anything, what was written to it)."""
-    ours = Path(folder) / f"{TOKEN}{token}"
-    theirs = ours.with_name(f"{ours.name}-{node[:12]}")
-    problem = None
+def answer(
+    where: str, token: str, node: str, env: Mapping[str, str]
+) -> tuple[str, str | None, str]:
+    """(our version there, what is wrong with `where` if anything, what was written to it)."""
+    os.environ.update(env)
+    theirs, problem = f"{TOKEN}{token}-{node[:12]}", None
     try:
-        if ours.read_text() != token:
-            problem = f"{socket.gethostname()} reads another file there"
-        theirs.write_text(node)
+        shelf = shelf_of(where)
+        read = shelf.read(f"{TOKEN}{token}")
+        if read != token.encode():
+            problem = f"{socket.gethostname()} does not find there what was written here"
+        else:
+            shelf.write(theirs, node.encode())
     except OSError as error:
         problem = str(error)
-    return shoal_version(), problem, theirs.name
+    return shoal_version(), problem, theirs
 
 
 def shoal_version() -> str:

@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shoal.checkpoints import remove, saved
+from shoal.buckets import Bucket, Upload
+from shoal.checkpoints import leave_note, remove, saved
 from shoal.core.records import LOST
 from shoal.durable import name_last
 from shoal.home import Folder
 from shoal.runners.base import Log, RunnerError
 from shoal.runners.cluster.connection import Cluster, Need, first_line, unfit
-from shoal.runners.cluster.host import CLOSE_S, STAGING, Duty, Host
+from shoal.runners.cluster.depots import STAGING
+from shoal.runners.cluster.host import CLOSE_S, Duty, Host
 from shoal.runners.crew import Event, Gone, Said, Woken
 
 HEAR_S = 20.0  # how long a host waits for something to tell
@@ -88,6 +90,7 @@ class RayCrew:
         self._told = time.monotonic(), ""
         self._heard: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         self._events: deque[Event] = deque()
+        self._store = None if duty.store is None else Bucket(duty.store)
         remove(Path(duty.checkpoints) / STAGING)  # of hosts of a controller that has died
         cluster.connect()
         ray = cluster.ray
@@ -214,22 +217,38 @@ class RayCrew:
         match message:
             case {"here": str(name), "node": str(node)}:
                 berth.name, berth.node, self._failures = name, node, 0
-            case {"worker": key, "said": said}:
-                if "unusable" in said:
-                    raise RunnerError(f"what is to be trained: {said['unusable']}")
-                self._events.append(Said(key, said))
-            case {"worker": key, "gone": kind, "reason": reason}:
-                berth.key = None
-                if self._workers.pop(key, None) is not None:
-                    self._events.append(Gone(key, kind, reason))
+            case {"worker": str(key)}:
+                self._hear_of(berth, key, message)
             case {"staged": str(staged), "to": str(to)}:
                 publish(Path(staged), Path(to))
+            case {"uploaded": str(manifest), "to": str(to)}:
+                self._store_has(Upload.parse(manifest), Path(to))
+            case {"missing": str(path)}:
+                remove(Path(path))
             case {"printed": str(key), "stream": stream, "data": data}:
                 self._print(key, stream, data)
             case {"log": level, "text": text}:
                 self._say(level, text)
             case {"useless": reason}:
                 raise RunnerError(f"a worker on {berth.name}: {reason}")
+
+    def _hear_of(self, berth: Berth, key: str, message: Mapping[str, Any]) -> None:
+        """Hear what the worker `key` says, or what has become of it."""
+        match message:
+            case {"said": {"unusable": reason}}:
+                raise RunnerError(f"what is to be trained: {reason}")
+            case {"said": said}:
+                self._events.append(Said(key, said))
+            case {"gone": kind, "reason": reason}:
+                berth.key = None
+                if self._workers.pop(key, None) is not None:
+                    self._events.append(Gone(key, kind, reason))
+
+    def _store_has(self, upload: Upload, to: Path) -> None:
+        """Let the checkpoint that `to` stands for be what a host has uploaded."""
+        assert self._store is not None
+        self._store.publish(to.relative_to(self._duty.checkpoints).as_posix(), upload)
+        leave_note(to, upload)
 
     def _lost(self, berth: Berth, error: BaseException) -> None:
         """A host is lost, or cannot be reached, which is the same for us."""

@@ -11,6 +11,8 @@ Orders: `{"start": worker}`, `{"tell": worker, "message": what}`, `{"end": worke
     {"worker": key, "said": message}        see `worker/worker.py`
     {"worker": key, "gone": kind, "reason": text}
     {"staged": folder, "to": folder}        what is saved, and where it is to be: before it is said
+    {"uploaded": manifest, "to": folder}    the same, where that folder stands for an object store
+    {"missing": folder}                     it was to be loaded, and is gone
     {"printed": attempt, "stream": name of a file, "data": bytes}
     {"log": level, "text": text}
     {"useless": reason}                     it cannot do anything, and has ended
@@ -23,7 +25,6 @@ import tempfile
 import threading
 import time
 import traceback
-import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -33,9 +34,12 @@ from typing import Any
 
 import psutil
 
+from shoal.buckets import Bucket
+from shoal.core.records import LOST
 from shoal.home import Folder
 from shoal.runners import written
 from shoal.runners.base import RunnerError
+from shoal.runners.cluster.depots import Depot, Mounted, Stored
 from shoal.runners.cluster.script import Script, ScriptCrew
 from shoal.runners.crew import Crew, Gone, ProcessCrew, Said, Woken
 from shoal.runners.forkserver import Imports
@@ -45,7 +49,6 @@ from shoal.runners.launch import environment
 TICK_S = 0.5  # between two looks at what a trial has printed
 CHUNK, PRINTED = 1 << 18, 16 << 20  # bytes of a stream of a trial: at a time, and in all
 CLOSE_S = 10.0
-STAGING = ".shoal-staging"  # beside the members' folders: what hosts are saving
 STREAMS = ("stdout", "stderr", "metrics.jsonl")
 
 
@@ -61,7 +64,8 @@ class Duty:
         env: variables for them.
         argv: the arguments of whoever runs the experiment.
         imports: what its workers share.
-        checkpoints: the folder in which they are, on every node.
+        checkpoints: the folder in which they are, on every node; or which stands for
+        store: the URL of an object store.
         hide_gpus: whether they are to see none.
     """
 
@@ -72,6 +76,7 @@ class Duty:
     argv: Sequence[str]
     imports: Imports
     checkpoints: str
+    store: str | None = None
     hide_gpus: bool = False
 
 
@@ -99,7 +104,7 @@ class Host:
         self._early: dict[int, Sequence[Mapping[str, Any]]] = {}  # orders before their turn
         self._turn = 0
         self._printing: dict[str, Printing] = {}  # by attempt
-        self._staging = Path(duty.checkpoints) / STAGING / uuid.uuid4().hex
+        self._depot: Depot | None = None
         self._saving: dict[str, str] = {}  # by what it is: where it is to be, in the end
         self._crew: Crew | None = None
         self._closing = False
@@ -150,23 +155,27 @@ class Host:
             if crew is not None:
                 crew.close()
             shutil.rmtree(folder.path.parent, ignore_errors=True)
-            shutil.rmtree(self._staging, ignore_errors=True)
+            if self._depot is not None:
+                self._depot.close()
 
     def _lead(self, folder: Folder) -> None:
         duty = self._duty
+        os.environ.update(duty.env)  # credentials, perhaps
         directory = Path(duty.directory or Path.cwd())
         if not directory.is_dir():
             raise RunnerError(f"there is no folder {directory}, where trials are to run")
-        if not Path(duty.checkpoints).is_dir():
-            raise RunnerError(f"there is no folder {duty.checkpoints}, where checkpoints are")
+        if duty.store is None:
+            self._depot = Mounted(duty.checkpoints)
+        else:
+            self._depot = Stored(Bucket(duty.store), duty.checkpoints, duty.experiment)
         crew = self._made(folder, directory)
         with self._changed:
             self._crew = crew
         looked = time.monotonic()
         while not self._closing:
-            self._obey(crew, folder)
+            self._obey(crew, self._depot, folder)
             for event in crew.wait(TICK_S):
-                self._pass_on(event)
+                self._pass_on(event, self._depot)
             if time.monotonic() > looked + TICK_S:
                 looked = time.monotonic()
                 for key in self._printing:
@@ -198,7 +207,7 @@ class Host:
             log=log,
         )
 
-    def _obey(self, crew: Crew, folder: Folder) -> None:
+    def _obey(self, crew: Crew, depot: Depot, folder: Folder) -> None:
         while self._orders:
             match self._orders[0]:
                 case {"start": key}:
@@ -206,49 +215,53 @@ class Host:
                         return
                     crew.start(key)
                 case {"tell": key, "message": message}:
-                    crew.send(key, self._at_home(message, folder))
+                    self._send(crew, key, message, depot, folder)
                 case {"end": key}:
                     crew.end(key)
                 case {"dismiss": key}:
                     crew.dismiss(key)
             self._orders.popleft()
 
-    def _at_home(self, message: Mapping[str, Any], folder: Folder) -> Mapping[str, Any]:
-        """`message` with our own folders, for what a trial prints and for what is saved."""
+    def _send(
+        self, crew: Crew, worker: str, message: Mapping[str, Any], depot: Depot, folder: Folder
+    ) -> None:
+        """Tell a worker something, with this machine's folders in it."""
         match message:
             case {"train": job}:
-                id, _, attempt = job["key"].partition("/")
+                key, save, load = job["key"], job.get("save"), job.get("load")
+                if load is not None:
+                    try:
+                        load = depot.load(load)
+                    except FileNotFoundError as error:
+                        self._say({"missing": job["load"]})
+                        failed = {"failed": key, "kind": LOST, "reason": str(error)}
+                        self._say({"worker": worker, "said": failed})
+                        return
+                if save is not None:
+                    self._saving[key], save = save, depot.stage(save)
+                id, _, attempt = key.partition("/")
                 here = folder.trial(int(id), int(attempt))
-                self._printing[job["key"]] = Printing(here)
-                save = self._staged(job["key"], job.get("save"))
-                return {"train": {**job, "save": save}, "folder": str(here)}
+                self._printing[key] = Printing(here)
+                train = {**job, "save": save, "load": load}
+                crew.send(worker, {"train": train, "folder": str(here)})
             case {"save": id, "to": to}:
-                return {"save": id, "to": self._staged(id, to)}
-        return message
+                self._saving[str(id)] = to
+                crew.send(worker, {"save": id, "to": depot.stage(to)})
+            case _:
+                crew.send(worker, message)
 
-    def _staged(self, what: Any, to: str | None) -> str | None:
-        """Where to save what is to be in `to`, once whoever leads us has heard of it.
-
-        It is he who puts it there: if he has given us up, it may be somebody else's by now.
-        """
-        if to is None:
-            return None
-        self._saving[str(what)] = to
-        return str(self._staging / Path(to).relative_to(self._duty.checkpoints))
-
-    def _pass_on(self, event: Said | Gone | Woken) -> None:
+    def _pass_on(self, event: Said | Gone | Woken, depot: Depot) -> None:
         match event:
             case Said(worker, message):
                 ended = message.get("done") or message.get("failed")
                 if ended is not None:
                     self._printed(ended)
                 to = self._saving.pop(str(ended or message.get("saved")), None)
-                if to is not None:
-                    staged = self._staging / Path(to).relative_to(self._duty.checkpoints)
-                    if "done" in message or "seconds" in message:
-                        self._say({"staged": str(staged), "to": to})
-                    else:
-                        shutil.rmtree(staged, ignore_errors=True)
+                if to is not None and ("done" in message or "seconds" in message):
+                    if (handed_over := depot.hand_over(to)) is not None:
+                        self._say(handed_over)
+                elif to is not None:
+                    depot.drop(to)
                 self._say({"worker": worker, "said": message})
             case Gone(worker, kind, reason):
                 for key in list(self._printing):

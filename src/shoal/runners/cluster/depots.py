@@ -1,0 +1,156 @@
+"""Where a host loads checkpoints from and saves them to: a folder that all mount, or a store.
+
+Whoever leads hosts names the folder of a checkpoint as it is on his machine. What a host saves lies
+in a place of its own until he has heard of it and puts it where it belongs: if he has given the
+host up, that may be somebody else's by now.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from shoal.buckets import Bucket
+from shoal.checkpoints import saved
+from shoal.runners.base import RunnerError
+
+STAGING = ".shoal-staging"  # beside the members' folders: what hosts are saving
+CACHE_BYTES = 20 << 30  # of what a node keeps of checkpoints
+UNUSED_S = 600.0  # after which something may go from there
+
+
+class Depot(Protocol):
+    """What a host does with checkpoints."""
+
+    def load(self, path: str) -> str:
+        """Where that is on this machine.
+
+        Raises:
+            FileNotFoundError: it is not there any more.
+        """
+        ...
+
+    def stage(self, path: str) -> str:
+        """Where to save what will be that."""
+        ...
+
+    def hand_over(self, path: str) -> Mapping[str, Any] | None:
+        """What to tell of what was saved for it; None if nothing was."""
+        ...
+
+    def drop(self, path: str) -> None:
+        """Forget what may have been saved for it."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+class Mounted:
+    """Checkpoints in a folder that is the same on all machines.
+
+    Args:
+        root: that folder.
+
+    Raises:
+        RunnerError: it is not there.
+    """
+
+    def __init__(self, root: str) -> None:
+        if not Path(root).is_dir():
+            raise RunnerError(f"there is no folder {root}, where checkpoints are")
+        self._root = root
+        self._staging = Path(root) / STAGING / uuid.uuid4().hex
+
+    def load(self, path: str) -> str:
+        return path
+
+    def stage(self, path: str) -> str:
+        return str(self._staging / Path(path).relative_to(self._root))
+
+    def hand_over(self, path: str) -> Mapping[str, Any] | None:
+        return {"staged": self.stage(path), "to": path}
+
+    def drop(self, path: str) -> None:
+        shutil.rmtree(self.stage(path), ignore_errors=True)
+
+    def close(self) -> None:
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+
+class Stored:
+    """Checkpoints in an object store; what this node has had or made of them is kept.
+
+    Args:
+        bucket: that store.
+        root: the folder that stands for it where hosts are led from.
+        experiment: whose they are.
+    """
+
+    def __init__(self, bucket: Bucket, root: str, experiment: str) -> None:
+        self._bucket, self._root = bucket, root
+        self._cache = Path(tempfile.gettempdir()) / f"shoal-cache-{experiment}"
+        self._staging = self._cache / f"staging-{uuid.uuid4().hex}"
+
+    def load(self, path: str) -> str:
+        place = self._place(path)
+        upload = self._bucket.published(place)
+        if upload is None:
+            raise FileNotFoundError(f"{self._bucket.url}/{place} is gone")
+        here = self._kept(upload.name, place)
+        if not here.is_dir():
+            here.parent.mkdir(parents=True, exist_ok=True)
+            self._bucket.download(place, upload, here)
+            self._make_room()
+        with suppress(OSError):
+            os.utime(self._cache / upload.name)
+        return str(here)
+
+    def stage(self, path: str) -> str:
+        return str(self._staging / self._place(path))
+
+    def hand_over(self, path: str) -> Mapping[str, Any] | None:
+        staged, place = Path(self.stage(path)), self._place(path)
+        if not saved(staged):
+            return None
+        upload = self._bucket.upload(staged, place)
+        here = self._kept(upload.name, place)
+        here.parent.mkdir(parents=True)
+        staged.rename(here)  # others on this node need not have it brought
+        self._make_room()
+        return {"uploaded": upload.dump(), "to": path}
+
+    def drop(self, path: str) -> None:
+        shutil.rmtree(self.stage(path), ignore_errors=True)
+
+    def close(self) -> None:
+        shutil.rmtree(self._cache, ignore_errors=True)
+
+    def _place(self, path: str) -> str:
+        return Path(path).relative_to(self._root).as_posix()
+
+    def _kept(self, name: str, place: str) -> Path:
+        return self._cache / name / place
+
+    def _make_room(self) -> None:
+        """Let what was not used for longest go, if there is much."""
+        with suppress(OSError):  # others may do the same
+            kept = sorted((path.stat().st_mtime, path) for path in self._cache.iterdir())
+            sizes = {path: weight(path) for _, path in kept}
+            over = sum(sizes.values()) - CACHE_BYTES
+            for used, path in kept:
+                if over <= 0 or used > time.time() - UNUSED_S:
+                    break
+                shutil.rmtree(path, ignore_errors=True)
+                over -= sizes[path]
+
+
+def weight(folder: Path) -> int:
+    """How many bytes there are in `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
