@@ -1,4 +1,6 @@
-"""A trainable that does nothing through Ray Tune: POPULATION STEPS WORKERS. In Ray's best form.
+"""A trainable that does nothing through Ray Tune: POPULATION STEPS WORKERS [ADDRESS].
+
+In Ray's best form, on a cluster of its own or on that which ADDRESS names.
 
 Prints {"wall": seconds of fit, "first": seconds to the first step, "steady": seconds from the first
 step's start to the last one's end, "steps": how many were done}.
@@ -51,7 +53,10 @@ class Noop(tune.Trainable):
         return True
 
 
-ray.init(num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+if sys.argv[4:]:
+    ray.init(address=sys.argv[4], logging_level="ERROR", log_to_driver=False)
+else:
+    ray.init(num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
 scheduler = PopulationBasedTraining(
     time_attr="training_iteration",
     perturbation_interval=1,

@@ -13,8 +13,9 @@ import importlib
 import json
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -23,6 +24,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 AT_A_TIME = 4  # files
+AHEAD = 16  # pieces of a file that have come and were not looked at yet
 PART = 16 << 20  # bytes, of a file that goes in parts
 RETRY = timedelta(minutes=3)  # for how long a request is tried again
 REQUEST = timedelta(seconds=60)  # for one to be answered
@@ -141,11 +143,14 @@ class Bucket:
             path = partial / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             found, size = hashlib.sha256(), 0
-            with path.open("wb") as out:
+            pending: deque[Future[None]] = deque()
+            with path.open("wb") as out, ThreadPoolExecutor(1) as digesting:  # as more comes
                 for chunk in self._stream(f"{place}/{upload.name}/{relative}"):
+                    pending.append(digesting.submit(found.update, chunk))
                     out.write(chunk)
-                    found.update(chunk)
                     size += len(chunk)
+                    if len(pending) > AHEAD:
+                        pending.popleft().result()
             if (size, found.hexdigest()) != (length, digest):
                 raise BucketError(
                     f"{self.url}/{place}/{upload.name}/{relative} is not what was uploaded: it has "

@@ -189,10 +189,12 @@ class Job:
                 timeout_s=config.timeout,
                 preload=tuple(config.preload or ()),
             )
+        cluster.connect()
+        shipped = self._shipped(config.execution) and cluster.ships
         duty = Duty(
             experiment=folder.id,
             work=work,
-            directory=None if self._shipped(config.execution) else str(config.directory),
+            directory=None if shipped else str(config.directory),
             env=config.env,
             argv=sys.argv,
             imports=self._imports(config, module) if module else Imports(),
@@ -200,7 +202,6 @@ class Job:
             store=config.checkpoints if isinstance(config.checkpoints, str) else None,
             hide_gpus=config.gpus_per_trial == 0,
         )
-        cluster.connect()
         cluster.check(duty.store or checkpoints.root, config.env)
         return RayCrew(cluster, need_of(config), duty, folder=folder, log=log)
 

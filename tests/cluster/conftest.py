@@ -26,6 +26,11 @@ class Nodes:
             initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
         )
         self.address: str = self._cluster.address
+        import ray  # noqa: PLC0415
+
+        # once for all tests in this process, which takes seconds; what is run as a command connects
+        ray.init(self.address, namespace="tests", log_to_driver=False, logging_level="ERROR")
+        self._disconnect = ray.shutdown
         self.second = self.add()
 
     def add(self, **words: Any) -> Any:
@@ -43,6 +48,7 @@ class Nodes:
             self._cluster.remove_node(node, allow_graceful=False)
 
     def close(self) -> None:
+        self._disconnect()
         self._cluster.shutdown()
 
 

@@ -67,12 +67,18 @@ class Cluster:
             ) from error
 
     def connect(self) -> None:
-        """Be connected to it, if we are not.
+        """Be connected to it, if we are not; Ray then copies what is to be shipped.
 
         Raises:
             RunnerError: it cannot be reached.
         """
         if self.ray.is_initialized():  # by the user's own program, or by us
+            more = sorted(self._runtime_env.keys() - {"working_dir"})
+            if more and not self._connected:
+                raise RunnerError(
+                    f"runtime_env ({', '.join(more)}) has to be given to ray.init, which was "
+                    "called before"
+                )
             return
         words: dict[str, Any] = {"runtime_env": self._runtime_env} if self._runtime_env else {}
         if self.address is None and "RAY_ADDRESS" not in os.environ:
@@ -102,6 +108,11 @@ class Cluster:
             self._connected = False
             with signals_kept(), suppress(Exception):
                 self.ray.shutdown()
+
+    @property
+    def ships(self) -> bool:
+        """Whether processes there find themselves in a copy of a folder of ours."""
+        return "working_dir" in self.ray.get_runtime_context().runtime_env
 
     def nodes(self) -> dict[str, str]:
         """The names of the nodes that are there, by id."""

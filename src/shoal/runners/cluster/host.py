@@ -163,7 +163,10 @@ class Host:
         os.environ.update(duty.env)  # credentials, perhaps
         directory = Path(duty.directory or Path.cwd())
         if not directory.is_dir():
-            raise RunnerError(f"there is no folder {directory}, where trials are to run")
+            raise RunnerError(
+                f"there is no folder {directory}, where trials are to run: let it be mounted, or "
+                "copied (`ship: true`; where ray.init was called before, by its working_dir)"
+            )
         if duty.store is None:
             self._depot = Mounted(duty.checkpoints)
         else:
