@@ -68,6 +68,7 @@ class Place:
     key: str
     ready: bool = False
     orders: deque[Task | int] = field(default_factory=deque)  # what it was told: to train, to save
+    saves: int = 0  # how many of these are to save
     pending: deque[Task] = field(default_factory=deque)  # what it will be told
     holds: set[int] = field(default_factory=set)  # the trials whose states it has
     saving: dict[int, list[Task]] = field(default_factory=dict)  # by trial: and for whom
@@ -80,9 +81,14 @@ class Place:
         return [order for order in self.orders if isinstance(order, Task)]
 
     @property
+    def ahead(self) -> int:
+        """How many trials it was told to train."""
+        return len(self.orders) - self.saves
+
+    @property
     def load(self) -> int:
         """How many trials it has before it."""
-        return len(self.tasks) + len(self.pending)
+        return len(self.orders) - self.saves + len(self.pending)
 
     def deadline(self, timeout_s: float) -> float:
         """When it has taken too long for whatever it does: to begin, a trial, or saving."""
@@ -106,6 +112,11 @@ class Place:
         if not self.orders:
             self.heard = now
         self.orders.append(order)
+        self.saves += isinstance(order, int)
+
+    def done(self) -> None:
+        """Note that it has done what it was told first."""
+        self.saves -= isinstance(self.orders.popleft(), int)
 
 
 class WorkerRunner:
@@ -189,7 +200,7 @@ class WorkerRunner:
     @property
     def _busy(self) -> bool:
         """Whether something has come back, and every worker still has something to do."""
-        return bool(self._events) and all(place.tasks for place in self._places.values())
+        return bool(self._events) and all(place.ahead for place in self._places.values())
 
     def wake(self) -> None:
         self._crew.wake()
@@ -275,8 +286,8 @@ class WorkerRunner:
         given = True
         while given:  # one each, and round again
             given = False
-            for place in sorted(places, key=lambda place: len(place.tasks)):
-                if len(place.tasks) < depth and (task := self._next(place)) is not None:
+            for place in sorted(places, key=lambda place: place.ahead):
+                if place.ahead < depth and (task := self._next(place)) is not None:
                     self._give(place, task)
                     given = True
 
@@ -482,7 +493,7 @@ class WorkerRunner:
 
     def _saved(self, place: Place, id: int, message: Mapping[str, Any]) -> None:
         then = place.saving.pop(id, [])
-        place.orders.popleft()
+        place.done()
         self._head(place)
         if "error" in message:
             place.unsaved.add(id)
@@ -559,7 +570,7 @@ class WorkerRunner:
 
     def _over(self, place: Place, task: Task, message: Mapping[str, Any]) -> None:
         """Take in how a trial came out."""
-        place.orders.popleft()
+        place.done()
         self._head(place)
         self._reported.pop(task.key, None)
         self._unuse(task)
