@@ -39,6 +39,8 @@ format: $(READY) ## what ruff can mend by itself
 bench: $(READY) ## the figures of bench/README.md, measured here
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/trainables.py
+	$(BIN)/python bench/cluster.py
+	$(BIN)/python bench/simulated.py
 	$(BIN)/python bench/page.py
 
 screenshots: demo ## docs/screenshots/ anew, from what `make demo` has trained
