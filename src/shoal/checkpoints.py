@@ -370,6 +370,14 @@ def leave_note(folder: Path, upload: Upload) -> None:
     (folder / AWAY).write_text(upload.dump())
 
 
+def away(folder: Path) -> Upload | None:
+    """What belongs into `folder`, if that is in a store and not here."""
+    try:
+        return Upload.parse((folder / AWAY).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def lasts(folder: Path) -> bool:
     """Whether `folder` is a checkpoint, and as it was saved, even if the power has failed since.
 

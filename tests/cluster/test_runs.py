@@ -1,5 +1,7 @@
 """The same experiment on a cluster as on this machine."""
 
+import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 import shoal
 from tests.cli.shell import Shell
+from tests.cluster.conftest import Nodes
 from tests.lab import experiment, log_of
 from tests.runners.test_workers import Toy, function, run, told
 
@@ -124,3 +127,51 @@ def test_a_command_that_fails_and_one_that_takes_too_long(tmp_path: Path, on: sh
     assert "longer than 3 s" in str(failed[2].error)
     assert (result.folder.trial(failed[2].id, 1) / "stdout").read_text() == "member 2\n"
     assert (result.folder.trial(failed[1].id, 1) / "stderr").read_text() == "this one is bad\n"
+
+
+def sees(trial: Any) -> float:
+    """How many GPUs it sees, and notes which."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    (trial.save / "sees").write_text(f"{visible} {os.environ.get('COLOUR')}")
+    return 1.0
+
+
+def test_what_a_worker_needs_is_given_to_it(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
+    """Ray's own bookkeeping: no GPU has to be there for it."""
+    special = nodes.add(num_cpus=1, num_gpus=1, resources={"moon": 2})
+    words: dict[str, Any] = {"population": 2, "steps": 1, "env": {"COLOUR": "blue"}, "keep": "all"}
+    execution = {
+        "engine": "ray", "address": on.address, "cpus_per_trial": 0.5, "resources": {"moon": 1},
+    }  # fmt: skip
+    result = run(sees, tmp_path, **words, execution=execution, gpus_per_trial=0.5, workers=2)
+    seen = [(path / "sees").read_text() for path in result.checkpoints.glob("*/0")]
+    assert seen == ["0 blue", "0 blue"], "they share one"
+    assert any("workers on the cluster: 2 of 2" in line for line in log_of(result))
+    result = run(sees, tmp_path, **words, execution=execution, gpus_per_trial=0)
+    assert {(path / "sees").read_text() for path in result.checkpoints.glob("*/0")} == {" blue"}
+    nodes.kill(special)
+
+
+def test_a_runtime_environment_for_trials(tmp_path: Path, nodes: Nodes) -> None:
+    """As Ray provides it, by the command, whose own connection it is."""
+    script = """
+        import os
+        from shoal.trial import current
+        trial = current()
+        (trial.save / "x").write_text(os.environ["FROM_RAY"])
+        trial.finish(1.0)
+    """
+    (tmp_path / "train.py").write_text(dedent(script))
+    config = {
+        "command": "python3 train.py", "space": {"x": {"float": [0, 1]}}, "population": 2,
+        "steps": 1, "keep": "all", "name": "provided",
+        "execution": {"engine": "ray", "runtime_env": {"env_vars": {"FROM_RAY": "this"}}},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shell = Shell(tmp_path / "home")
+    said = shell("run", tmp_path / "config.json", "--address", nodes.address)
+    assert said.returncode == 0, said.stderr
+    result = shoal.open("provided", home=tmp_path / "home")
+    assert {path.read_text() for path in result.checkpoints.glob("*/0/x")} == {"this"}
+    with pytest.raises(shoal.ExperimentError, match=r"runtime_env \(env_vars\) has to be given"):
+        shoal.run(tmp_path / "config.json", home=tmp_path / "home", verbose=False)

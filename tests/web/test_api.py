@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from shoal.buckets import Upload
+from shoal.checkpoints import leave_note
 from shoal.plots import PICTURES
 from shoal.report import report
 from shoal.result import Result
@@ -136,6 +138,10 @@ def test_checkpoints(tmp_path: Path, opened: Opened) -> None:
         names = archive.getnames()
     assert names == [f"{result.id}-1-1/model.pt", f"{result.id}-1-1/inner/more"]
     assert client.get(f"{at}/0/0").status_code == 404
+    leave_note(result.checkpoints / "0" / "1", Upload("x", {"model.pt": (7, ""), "y": (3, "")}))
+    (away,) = [one for one in client.get(at).json()["checkpoints"] if one["member"] == 0]
+    assert (away["files"], away["bytes"]) == (2, 10)
+    assert "/0/1 only" in client.get(f"{at}/0/1").json()["error"]
 
 
 def test_what_a_trial_prints(tmp_path: Path, opened: Opened) -> None:

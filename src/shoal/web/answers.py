@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shoal import views
+from shoal.checkpoints import away
 from shoal.config import LIMITS
 from shoal.explain import Undecided
 from shoal.history import FAILED, FINISHED, GONE, NOBODY, RUNNING, History, Ints
@@ -235,7 +236,7 @@ def checkpoints(now: Now) -> dict[str, Any]:
             "why": why.get(id, default_reason(now, id)),
         })  # fmt: skip
     return {
-        "root": str(root),
+        "root": now.config["checkpoints"] or str(root),
         "keep": now.config["keep"],
         "bytes": sum(by_member.values()),
         "by_member": [{"member": m, "bytes": by_member[m]} for m in sorted(by_member)],
@@ -292,7 +293,9 @@ def numbered(folder: Path) -> list[int]:
 
 
 def weight(folder: Path) -> tuple[int, int]:
-    """(how many files there are in `folder`, how many bytes they have)."""
+    """(how many files there are in `folder`, how many bytes they have), or in a store for it."""
+    if (upload := away(folder)) is not None:
+        return len(upload.files), upload.size
     files = bytes_ = 0
     for path, _, names in os.walk(folder):
         for name in names:

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from shoal import steering, views
+from shoal.checkpoints import away
 from shoal.home import ExperimentError, Folder
 from shoal.plots import PICTURES
 from shoal.report import report as report_of
@@ -150,6 +151,9 @@ def download_checkpoint(now: Now, member: int, step: int) -> Response:
     folder = now.checkpoints / str(member) / str(step)
     if folder.is_symlink() or not folder.is_dir():
         raise Unknown(f"experiment {now.id} has no checkpoint of member {member}, step {step}")
+    if away(folder) is not None:
+        where = f"{now.config['checkpoints']}/{member}/{step}"
+        raise Unknown(f"it is in {where} only, and is brought here at the end, if it is the best")
     name = f"{now.id}-{member}-{step}"
     return attached(archive(folder, name), f"{name}.tar", "application/x-tar")
 
