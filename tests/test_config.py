@@ -19,7 +19,7 @@ from shoal.core.explore import Explore, Perturb, Shift
 from shoal.core.records import Result
 from shoal.core.space import Branch, Choice, Domain, Fixed, Float, Int, Normal, Space
 from shoal.documents import shown, unknown
-from shoal.experiment import reworded
+from shoal.experiment import idle, reworded
 from tests import domains as any_
 
 SPACE = {"lr": {"float": [1e-4, 0.1], "log": True}}
@@ -498,6 +498,15 @@ def test_long_and_strange_values_are_shown_short() -> None:
 def test_where_trials_run(execution: object, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         Config(command="true", space={"x": {"float": [0, 1]}}, execution=execution)  # type: ignore[arg-type]
+
+
+def test_on_a_cluster_ray_hands_out_gpus() -> None:
+    words: Any = {"command": "true", "space": {"x": {"float": [0, 1]}}, "trials_per_gpu": 2}
+    assert idle(Config(**words)) is None
+    assert idle(Config(**{**words, "trials_per_gpu": 1}, execution=Ray())) is None
+    said = idle(Config(**words, gpus=[0], execution=Ray()))
+    assert said is not None
+    assert said.startswith("gpus, trials_per_gpu: no effect on a cluster")
 
 
 def test_on_a_cluster_all_members_run_at_a_time() -> None:

@@ -127,8 +127,7 @@ def run(
         if chosen is None and root != homes.default_home():
             homes.link(folder, homes.default_home())
         make_runner = job.runner(folder, config, ground)
-        if (why := shaky(root)) is not None:
-            notes = [*notes, why]
+        notes = [*notes, *filter(None, [shaky(root), idle(config)])]
         return watched(folder, config, make_runner, observer, notes, verbose=verbose)
 
 
@@ -299,6 +298,17 @@ def reworded(config: Config, words: Mapping[str, Any]) -> Config:
         return Config(**rest)  # says what is wrong with them
     rest |= {"execution": moved(config, rest.get("execution"))}
     return fitted(changed(config, rest), words.get("gpus_per_trial"), words.get("env"))
+
+
+def idle(config: Config) -> str | None:
+    """Which words of `config` have no effect on a cluster, where it runs on one; None: all have."""
+    if config.execution is None:
+        return None
+    words = ("gpus", "trials_per_gpu", "use_active_gpus")
+    said = [word for word in words if getattr(config, word) != Config.model_fields[word].default]
+    if not said:
+        return None
+    return f"{', '.join(said)}: no effect on a cluster, where Ray hands out GPUs (gpus_per_trial)"
 
 
 def on_cluster(execution: Execution) -> bool:
