@@ -22,8 +22,12 @@ test: $(READY) ## pass the tests, three at a time: many wait for a process; then
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal --ignore tests/cluster
 	$(BIN)/pytest tests/cluster
 
-soak: $(READY) ## the tests that are more of the same kind, and take long
+soak: $(READY) build/azurite ## the tests that are more of the same kind, and take long
 	$(BIN)/pytest -n 3 -m soak
+
+# Azure's emulator: without npm, its tests are skipped
+build/azurite:
+	if command -v npm; then npm install --silent --no-fund --prefix $@ azurite@3.37.0; fi
 
 check: $(READY) ## ruff, mypy --strict, the import contracts
 	$(BIN)/ruff check

@@ -189,6 +189,34 @@ class Bucket:
         """Let `name` hold `data`."""
         self._put(name, data)
 
+    def swap(self, name: str, before: bytes | None, data: bytes) -> bool:
+        """Let `name` hold `data`, if it holds what it held `before` (None: nothing).
+
+        Returns:
+            Whether it did, which is so for one of several at the same moment, but in a store that
+            was said to have no conditional writes.
+        """
+        errors = self._obstore.exceptions
+        try:
+            found = self._tried(lambda: self._obstore.get(self._store, name))
+            there = bytes(found.bytes())
+            mode: Any = {"e_tag": found.meta["e_tag"]}
+        except FileNotFoundError:
+            there, mode = None, "create"
+        if there != before:
+            return False
+        try:
+            self._obstore.put(self._store, name, data, mode=mode)
+        except (errors.AlreadyExistsError, errors.PreconditionError):
+            return False
+        except errors.NotSupportedError:
+            self.write(name, data)
+        except Exception as error:
+            if before is not None and isinstance(error, errors.NotFoundError):
+                return False
+            raise self._error(error) from error
+        return True
+
     def erase(self, name: str) -> None:
         """Delete what was written to `name`."""
         self._delete([name])
@@ -197,6 +225,8 @@ class Bucket:
         try:
             self._tried(lambda: self._obstore.put(self._store, path, what, chunk_size=PART))
         except FileNotFoundError as error:
+            if isinstance(what, Path) and not what.exists():
+                raise  # it was deleted meanwhile
             raise self._error(error) from error  # there is no such bucket
 
     def _get(self, path: str) -> bytes:

@@ -66,25 +66,31 @@ def claim_bucket(
 ) -> None:
     """Make a place in an object store that of the checkpoints of `experiment`; see `claim`.
 
+    Of several at the same moment one gets it, where the store has conditional writes.
+
     Raises:
         CheckpointError: it is another experiment's, holds checkpoints, or cannot be reached.
     """
     try:
         bucket = Bucket(url)
-        owner, whose = _owner(bucket.read(OWNER) or b"")
-        if owner == experiment:
-            return
-        if owner and (not new or exists(Path(whose or home), owner)):
-            raise CheckpointError(
-                f"{url} holds the checkpoints of experiment {owner}: name another place, or "
-                f"`shoal rm {owner}`."
-            )
-        if new and (there := next(bucket.places(), None)) is not None:
-            raise CheckpointError(
-                f"{url} already holds checkpoints ({there}), of an earlier run: a fresh run would "
-                "load them as its own. Empty it, or name another place."
-            )
-        bucket.write(OWNER, json.dumps({"experiment": experiment, "home": str(home)}).encode())
+        claimed = json.dumps({"experiment": experiment, "home": str(home)}).encode()
+        while True:
+            before = bucket.read(OWNER)
+            owner, whose = _owner(before or b"")
+            if owner == experiment:
+                return
+            if owner and (not new or exists(Path(whose or home), owner)):
+                raise CheckpointError(
+                    f"{url} holds the checkpoints of experiment {owner}: name another place, or "
+                    f"`shoal rm {owner}`."
+                )
+            if new and (there := next(bucket.places(), None)) is not None:
+                raise CheckpointError(
+                    f"{url} already holds checkpoints ({there}), of an earlier run: a fresh run "
+                    "would load them as its own. Empty it, or name another place."
+                )
+            if bucket.swap(OWNER, before, claimed):
+                return
     except OSError as error:
         raise CheckpointError(f"{url} cannot hold checkpoints: {error}") from error
 

@@ -1,3 +1,3 @@
-from tests.servers import s3, url
+from tests.servers import azure, s3, url
 
-__all__ = ["s3", "url"]
+__all__ = ["azure", "s3", "url"]

@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 import shoal
-from tests.servers import s3, url
+from tests.servers import azure, s3, url
 
-__all__ = ["s3", "url"]
+__all__ = ["azure", "s3", "url"]
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

@@ -15,7 +15,7 @@ from tests.runners.test_workers import Toy, function, run, told
 
 
 def variables() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {k: value for k, value in os.environ.items() if k.startswith(("AWS_", "AZUR"))}
 
 
 @pytest.mark.parametrize("form", ["trainable", "function", "script"])

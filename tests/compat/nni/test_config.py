@@ -565,6 +565,40 @@ def test_on_a_cluster_a_file_for_other_platforms_is_read_as_it_is(service: Any) 
     )
 
 
+BLOB = {
+    "storageType": "AzureBlob",
+    "localMountPoint": "/mnt/here",
+    "remoteMountPoint": "/mnt/nni",
+    "localMounted": "nnimount",
+    "storageAccountName": "ours",
+    "storageAccountKey": "c2VjcmV0",
+    "containerName": "runs",
+}
+
+
+@pytest.mark.parametrize(
+    ("root", "mounted", "where"),
+    [
+        (None, "nnimount", "az://runs/digits/checkpoints"),
+        ("/mnt/nni/some/where", "nomount", "az://runs/some/where"),
+        ("/mnt/else", "nnimount", "/mnt/else"),
+        (None, "usermount", "/mnt/nni/digits/checkpoints"),
+        ("/mnt/nni/some/where", "usermount", "/mnt/nni/some/where"),
+    ],
+)
+def test_on_a_cluster_a_container_that_nobody_has_mounted_is_gone_to(
+    root: str | None, mounted: str, where: str
+) -> None:
+    given = V2 | {"experimentName": "digits", "trainingService": REMOTE}
+    given |= {"sharedStorage": BLOB | {"localMounted": mounted}}
+    if root is not None:
+        given["tuner"] = V2["tuner"] | {"classArgs": {"all_checkpoint_dir": root}}
+    made, said = parse(given, Path("/exp"), "config.yml", cluster=True)
+    assert str(made.checkpoints) == where
+    assert ("AZURE_STORAGE_ACCOUNT_NAME=ours" in " ".join(said)) == where.startswith("az:")
+    assert "c2VjcmV0" not in " ".join(said) + json.dumps(made.dump())
+
+
 def test_on_a_cluster_version_1_is_read_as_it_is() -> None:
     given = V1 | {
         "trainingServicePlatform": "kubeflow",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, inf
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shoal import config
@@ -333,6 +333,10 @@ class Translation:
         """Whether a `field` of the native form is set."""
         return field in self._fields
 
+    def field(self, field: str) -> Any:
+        """What a `field` of the native form is set to."""
+        return self._fields[field]
+
     def problem(self, key: str, message: str) -> None:
         """Note a mistake."""
         self.problems.append(Problem(key, message))
@@ -469,14 +473,38 @@ def _shared_storage(work: Translation, top: Mapping[str, Given]) -> None:
     if storage is None:
         return
     mount = storage.get("remoteMountPoint") or storage.get("localMountPoint")
+    name = top["experimentName"].value if "experimentName" in top else work.folder.name
+    how = storage.get("localMounted")
+    if "containerName" in storage and (how is None or plain(str(how.value)) != "usermount"):
+        _container(work, given.key, storage, mount.value if mount else None, name)
+        return
     if mount is None:
         work.problem(f"{given.key}.remoteMountPoint", "is missing")
         return
-    name = top["experimentName"].value if "experimentName" in top else work.folder.name
     if not work.has("checkpoints"):
         work.put("checkpoints", f"{mount.value}/{name}/checkpoints", mount.key)
     work.warnings.append(
         f"{given.key}: shoal mounts nothing: let {mount.value} be mounted on every node, and here"
+    )
+
+
+def _container(
+    work: Translation, key: str, storage: Mapping[str, Given], mount: Any, name: str
+) -> None:
+    """Have checkpoints in the container that NNI would mount at `mount`."""
+    container = storage["containerName"]
+    below = f"{name}/checkpoints"
+    if work.has("checkpoints"):
+        named = PurePosixPath(str(work.field("checkpoints")))
+        if mount is None or not named.is_relative_to(str(mount)):
+            return
+        below = named.relative_to(str(mount)).as_posix()
+    account = storage.get("storageAccountName")
+    work.put("checkpoints", f"az://{container.value}/{below}", container.key)
+    work.warnings.append(
+        f"{key}: shoal mounts nothing: checkpoints go to az://{container.value}/{below}. Let "
+        f"AZURE_STORAGE_ACCOUNT_NAME{f'={account.value}' if account else ''} and "
+        "AZURE_STORAGE_ACCOUNT_KEY be set, here and on every node"
     )
 
 
