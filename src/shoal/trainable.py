@@ -57,12 +57,13 @@ def made(work: Any) -> Any:
 
 def problem(work: object) -> str | None:
     """What keeps `work` from being trained; None if nothing does."""
-    if is_trainable(work):
+    there = [name for name in METHODS if _has(work, name)]
+    if len(there) == len(METHODS):
         return None
-    there = [name for name in METHODS if callable(getattr(work, name, None))]
-    if there:
+    if there or is_trainable(work):
         lacks = ", ".join(name for name in METHODS if name not in there)
-        return f"{name_of(work)} has {', '.join(there)}, and lacks {lacks} to be a trainable"
+        has = f"has {', '.join(there)}, and lacks" if there else "lacks"
+        return f"{name_of(work)} {has} {lacks} to be a trainable"
     if not callable(work) or inspect.isclass(work):
         return f"expected a function or a trainable ({', '.join(METHODS)}), got {name_of(work)}"
     try:
@@ -70,6 +71,12 @@ def problem(work: object) -> str | None:
     except (TypeError, ValueError) as error:
         return f"{name_of(work)} is to be called with one argument, the trial: {error}"
     return None
+
+
+def _has(work: object, name: str) -> bool:
+    """Whether `work` has a method of its own of this name, or from whom it is one of."""
+    method = getattr(work, name, None)
+    return callable(method) and getattr(method, "__func__", method) is not getattr(Trainable, name)
 
 
 def name_of(work: object) -> str:

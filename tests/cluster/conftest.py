@@ -1,6 +1,8 @@
 """One Ray cluster of two nodes, on this machine, for all tests that need one."""
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -9,7 +11,7 @@ import psutil
 import pytest
 
 import shoal
-from tests.servers import azure, s3, url
+from tests.servers import azure, port, s3, url
 
 __all__ = ["azure", "s3", "url"]
 
@@ -22,10 +24,19 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster  # noqa: PLC0415 (seconds, where it is not needed)
 
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
-        )
+        door = port()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves its server's log open
+            self._cluster = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    "num_cpus": 2, "include_dashboard": False, "ray_client_server_port": door,
+                },
+            )  # fmt: skip
+            gc.collect()
         self.address: str = self._cluster.address
+        host, _, _ = self.address.rpartition(":")
+        self.addresses = {"near": self.address, "far": f"ray://{host}:{door}"}
         import ray  # noqa: PLC0415
 
         # once for all tests in this process, which takes seconds; what is run as a command connects

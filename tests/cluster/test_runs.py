@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.runners.cluster.connection import show_token
 from tests.cli.shell import Shell
 from tests.cluster.conftest import Nodes
 from tests.lab import experiment, log_of
@@ -152,7 +153,8 @@ def test_what_a_worker_needs_is_given_to_it(tmp_path: Path, nodes: Nodes, on: sh
     nodes.kill(special)
 
 
-def test_a_runtime_environment_for_trials(tmp_path: Path, nodes: Nodes) -> None:
+@pytest.mark.parametrize("from_", ["near", "far"])
+def test_a_runtime_environment_for_trials(tmp_path: Path, nodes: Nodes, from_: str) -> None:
     """As Ray provides it, by the command, whose own connection it is."""
     script = """
         import os
@@ -169,9 +171,29 @@ def test_a_runtime_environment_for_trials(tmp_path: Path, nodes: Nodes) -> None:
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     shell = Shell(tmp_path / "home")
-    said = shell("run", tmp_path / "config.json", "--address", nodes.address)
+    said = shell("run", tmp_path / "config.json", "--address", nodes.addresses[from_])
     assert said.returncode == 0, said.stderr
     result = shoal.open("provided", home=tmp_path / "home")
     assert {path.read_text() for path in result.checkpoints.glob("*/0/x")} == {"this"}
     with pytest.raises(shoal.ExperimentError, match=r"runtime_env \(env_vars\) has to be given"):
         shoal.run(tmp_path / "config.json", home=tmp_path / "home", verbose=False)
+
+
+def test_the_users_token_is_shown_to_a_cluster_at_a_distance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray does not by itself, and then says nothing for half a minute but that time is over."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    show_token("ray://far:10001")
+    assert "RAY_AUTH_MODE" not in os.environ, "there is none"
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    show_token("near:6379")
+    assert "RAY_AUTH_MODE" not in os.environ, "it does by itself"
+    show_token("ray://far:10001")
+    assert os.environ.pop("RAY_AUTH_MODE") == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    show_token("ray://far:10001")
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"

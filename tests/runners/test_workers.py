@@ -404,6 +404,8 @@ def test_what_cannot_be_sent_is_named_before_anything_begins(tmp_path: Path) -> 
         (lambda _, __: 1, "is to be called with one argument, the trial"),
         (3, r"expected a function or a trainable \(init, step, save, load\), got builtins:int"),
         (type("Half", (), {"init": print, "step": print}), "has init, step, and lacks save, load"),
+        (type("Part", (shoal.Trainable,), {"step": print}), "has step, and lacks init, save, load"),
+        (shoal.Trainable, "lacks init, step, save, load"),
         (dict, "expected a function or a trainable"),
     ],
 )

@@ -21,6 +21,7 @@ KNOCK_S = 10.0  # for a machine to let us in
 ANSWER_S = 60.0  # for Ray to fetch an answer that is there
 PROBE_S = 120.0  # for all nodes to answer, the start of their processes included
 OURS = "shoal"  # the namespace of what we start there
+CLIENT = "ray://"
 TOKEN = ".shoal-token-"  # noqa: S105 (a file, by which a folder is recognised)
 
 
@@ -58,6 +59,7 @@ class Cluster:
     def __init__(self, address: str | None, runtime_env: Mapping[str, Any]) -> None:
         self.address, self._runtime_env = address, dict(runtime_env)
         self._connected = False  # by us
+        show_token(address or os.environ.get("RAY_ADDRESS", ""))
         try:
             self.ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -96,9 +98,11 @@ class Cluster:
                     **words,
                 )
         except Exception as error:
+            far = where.startswith(CLIENT)
+            token = ", and is RAY_AUTH_MODE=token set here if it wants one" if far else ""
             raise RunnerError(
                 f"the Ray cluster ({where}) cannot be reached: {first_line(error)}. Is it running "
-                "(`ray status`), with the same versions of Ray and Python?"
+                f"(`ray status`), with the same versions of Ray and Python{token}?"
             ) from error
         self._connected = True
 
@@ -209,13 +213,24 @@ def shelf_of(where: str) -> Shelf | Bucket:
     return Bucket(where) if "://" in where else Shelf(where)
 
 
+def show_token(address: str) -> None:
+    """Let Ray show the user's token to a cluster at a distance, as it does to one that is near.
+
+    It does so by itself (2.60) but for "ray://", and reads the mode as it is imported.
+    """
+    places = Path.home() / ".ray" / "auth_token", os.environ.get("RAY_AUTH_TOKEN_PATH")
+    there = "RAY_AUTH_TOKEN" in os.environ or any(p and Path(p).is_file() for p in places)
+    if address.startswith(CLIENT) and there:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def knock(address: str) -> None:
     """See that somebody listens at `address`, if it names a port: Ray would try for a minute.
 
     Raises:
         OSError: nobody does.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 

@@ -44,8 +44,8 @@ class Berth:
     orders: list[Mapping[str, Any]] = field(default_factory=list)  # not yet sent
 
 
-class Slot:
-    """The actor: a host, and which of its methods Ray calls in which thread."""
+class ShoalHost:
+    """The actor: a host, which is told and heard at the same time."""
 
     def __init__(self, duty: Duty) -> None:
         import ray  # noqa: PLC0415 (there is no other way to be here)
@@ -93,21 +93,14 @@ class RayCrew:
         self._store = None if duty.store is None else Bucket(duty.store)
         remove(Path(duty.checkpoints) / STAGING)  # of hosts of a controller that has died
         cluster.connect()
-        ray = cluster.ray
-        method = ray.method
-        groups = {"tell": 1, "hear": 1}
-        actor = type("ShoalHost", (Slot,), {
-            name: method(concurrency_group=group)(getattr(Slot, name))
-            for name, group in (("tell", "tell"), ("hear", "hear"), ("close", "tell"))
-        })  # fmt: skip
-        self._actor = ray.remote(
+        self._actor = cluster.ray.remote(
             num_cpus=need.cpus,
             num_gpus=need.gpus,
             resources=dict(need.resources),
             max_restarts=0,
-            concurrency_groups=groups,
-        )(actor)
-        self._duty_there = ray.put(duty)
+            max_concurrency=2,
+        )(ShoalHost)
+        self._duty_there = cluster.ray.put(duty)
 
     @property
     def can_start(self) -> bool:
