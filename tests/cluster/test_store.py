@@ -1,16 +1,23 @@
 """Checkpoints in an object store, from a cluster."""
 
 import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from threading import Event
+from typing import Any
 
+import cloudpickle
 import pytest
 
 import shoal
-from shoal.buckets import Bucket
+from shoal.buckets import Bucket, Upload
 from shoal.experiment import remove
+from shoal.runners.cluster.host import Duty, Host
+from shoal.runners.forkserver import Imports
 from tests.cluster.conftest import Nodes
 from tests.cluster.test_faults import At, Slow
-from tests.lab import experiment
+from tests.lab import experiment, until
 from tests.runners.test_workers import Toy, function, run, told
 
 
@@ -71,3 +78,47 @@ def test_begun_on_a_cluster_and_gone_on_with_here(tmp_path: Path, url: str, on: 
     )
     assert told(again) == told(run(Toy(tmp_path / "d"), tmp_path, steps=5))
     assert len(Toy(diary).notes("step")) - steps == 2 * 4, "nothing was trained again"
+
+
+def test_what_is_saved_is_sent_while_its_worker_goes_on(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, upload = Event(), Bucket.upload
+
+    def slowly(bucket: Bucket, folder: Path, place: str) -> Upload:
+        gate.wait()
+        return upload(bucket, folder, place)
+
+    monkeypatch.setattr(Bucket, "upload", slowly)
+    duty = Duty(
+        experiment="sent", work={"pickled": cloudpickle.dumps(function)}, directory=str(tmp_path),
+        env={}, argv=[], imports=Imports(), checkpoints=str(tmp_path / "c"), store=url,
+    )  # fmt: skip
+    host = Host(duty, "here")
+    heard: list[Mapping[str, Any]] = []
+
+    def said(what: str) -> list[Mapping[str, Any]]:
+        heard.extend(host.hear(0.1))
+        return [one for one in heard if what in one or what in one.get("said", {})]
+
+    def done(many: int) -> bool:
+        return len(said("done")) == many
+
+    until(lambda: said("here"))
+    host.tell(0, [{"start": "w"}])
+    until(lambda: said("ready"))
+    for turn, member in enumerate((0, 1), start=1):
+        step = {"id": member, "member": member, "step": 0, "attempt": 1, "seed": 1, "fresh": False}
+        job = {
+            "key": f"{member}/1", "steps": [step | {"hparams": {"h0": 0.5, "h1": 0.5}}],
+            "load": None, "save": str(tmp_path / "c" / str(member) / "0"), "tell": False,
+        }  # fmt: skip
+        host.tell(turn, [{"tell": "w", "message": {"train": job}}])
+        until(partial(done, turn))
+    assert all(one["said"]["sending"] for one in said("done"))
+    assert not said("uploaded")
+    gate.set()
+    until(lambda: len(said("uploaded")) == 2)
+    assert [one["key"] for one in said("uploaded")] == ["0/1", "1/1"]
+    assert all(Upload.parse(one["uploaded"]).files for one in said("uploaded"))
+    host.close()

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from shoal.checkpoints import Checkpoints
+from shoal.checkpoints import Checkpoints, remove
 from shoal.core.records import LOST, Hparams
 from shoal.core.tuner import Tuner
 from shoal.home import Folder
-from shoal.runners.crew import Event, Gone, Said
+from shoal.runners.crew import Event, Gone, Said, Sent
 from shoal.runners.outcome import Objective
 from shoal.runners.worker.worker import Worker
 from shoal.runners.workers import WorkerRunner
@@ -72,18 +72,22 @@ class Mate:
     inbox: deque[Mapping[str, Any]] = field(default_factory=deque)
     outbox: deque[Mapping[str, Any]] = field(default_factory=deque)
     hangs: bool = False
+    saves: dict[str, Path] = field(default_factory=dict)  # by what it is to save: to where
+    trains: set[str] = field(default_factory=set)  # the attempts that it was told to
 
 
 class SimulatedCrew:
     """Workers that do their next thing, hang and die when the script says so.
 
-    `mishaps` is how many of them may hang or die.
+    `mishaps` is how many of them may hang or die. If they are `far`, what they save has to be sent,
+    which takes a while, in which they go on; it is lost if their machine is.
     """
 
     waiting_for = None
 
-    def __init__(self, script: Script, clock: Clock, mishaps: int) -> None:
-        self._script, self._clock, self.mishaps = script, clock, mishaps
+    def __init__(self, script: Script, clock: Clock, mishaps: int, *, far: bool = False) -> None:
+        self._script, self._clock, self.mishaps, self._far = script, clock, mishaps, far
+        self._sending: dict[str, tuple[str, Path]] = {}  # by what it is: by whom, and to where
         self._mates: dict[str, Mate] = {}
         self._gone: list[Event] = []
         self._idle = 0  # how often in a row nobody had anything to do
@@ -100,8 +104,15 @@ class SimulatedCrew:
         self._mates[key] = Mate()
 
     def send(self, key: str, message: Mapping[str, Any]) -> None:
-        if key in self._mates:
-            self._mates[key].inbox.append(json.loads(json.dumps(message)))
+        if (mate := self._mates.get(key)) is None:
+            return
+        mate.inbox.append(json.loads(json.dumps(message)))
+        if attempt := message.get("train", {}).get("key"):
+            assert not any(attempt in other.trains for other in self._mates.values()), "only once"
+            mate.trains.add(attempt)
+        match message:
+            case {"train": {"save": str(to), "key": what}} | {"save": what, "to": str(to)}:
+                mate.saves[str(what)] = Path(to)
 
     def end(self, key: str) -> None:
         if key in self._mates:
@@ -109,12 +120,17 @@ class SimulatedCrew:
 
     def dismiss(self, key: str) -> None:
         assert not self._mates[key].inbox, "it has nothing to do"
+        assert not [what for what, (by, _) in self._sending.items() if by == key], "it is all there"
         del self._mates[key]
 
     def wait(self, seconds: float) -> Sequence[Event]:
         if self._gone:
             gone, self._gone = self._gone, []
             return gone
+        if self._sending and self._script.pick(3) == 0:
+            arrived, (_, to) = self._sending.popitem()
+            sent(to).rename(to)
+            return [Sent(arrived)]
         able = [key for key in self._mates if self._able(self._mates[key])]
         what = self._script.pick(10) if self.mishaps else 0
         if not able or what == 9:
@@ -132,7 +148,7 @@ class SimulatedCrew:
             else:
                 kind = (LOST, "killed")[self._script.pick(2)]
                 while mate.outbox and self._script.pick(2):  # the last it was heard to say
-                    self._gone.append(Said(key, mate.outbox.popleft()))
+                    self._gone.append(self._said(key, mate))
                 self._lose(key, kind)
             return []
         del self._mates[key]
@@ -145,7 +161,19 @@ class SimulatedCrew:
             mate.worker._put_down()  # random generators are a process's own
         if not mate.outbox:
             return []
-        return [Said(key, json.loads(json.dumps(mate.outbox.popleft())))]
+        return [self._said(key, mate)]
+
+    def _said(self, key: str, mate: Mate) -> Said:
+        message = json.loads(json.dumps(mate.outbox.popleft()))
+        mate.trains.discard(message.get("done", message.get("failed")))
+        what = str(message.get("done", message.get("saved")))
+        to = mate.saves.pop(what, None)
+        if to is None or not self._far or "error" in message:
+            return Said(key, message)
+        remove(sent(to))
+        to.rename(sent(to))
+        self._sending[what] = key, to
+        return Said(key, {**message, "sending": True})
 
     def wake(self) -> None:
         pass
@@ -160,6 +188,15 @@ class SimulatedCrew:
     def _lose(self, key: str, kind: str) -> None:
         del self._mates[key]
         self._gone.append(Gone(key, kind, "as the script says"))
+        if kind == LOST:  # with its machine
+            for what in [what for what, (by, _) in self._sending.items() if by == key]:
+                del self._sending[what]
+                self._gone.append(Sent(what, "lost on its way"))
+
+
+def sent(to: Path) -> Path:
+    """Where that is before it is there."""
+    return to.with_name(f"{to.name}.sent")
 
 
 @dataclass
@@ -170,11 +207,13 @@ class Workers(Simulation):
         workers: how many there are.
         hold: whether states are held, and not saved at each step.
         every: how often they are saved all the same.
+        far: whether what is saved has to be sent to another machine.
     """
 
     workers: int = 2
     hold: bool = True
     every: Any = "auto"
+    far: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,7 +221,7 @@ class Workers(Simulation):
 
     @contextmanager
     def life(self, tuner: Tuner, checkpoints: Checkpoints) -> Iterator[WorkerRunner]:
-        crew = SimulatedCrew(self.script, self.clock, self.mishaps)
+        crew = SimulatedCrew(self.script, self.clock, self.mishaps, far=self.far)
         runner = WorkerRunner(
             crew,
             folder=Folder(self.folder / "experiment"),

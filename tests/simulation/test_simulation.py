@@ -25,6 +25,7 @@ workers = st.fixed_dictionaries(
         "steps": st.integers(1, 5),
         "hold": st.sampled_from((True, True, False)),
         "every": st.sampled_from(("auto", 1, 2, 100)),
+        "far": st.booleans(),
         "seed": st.integers(0, 50),
     }
 )
@@ -53,8 +54,21 @@ def test_workers_come_to_the_same_decisions_and_scores(
         Workers, numbers=numbers, mishaps=mishaps, deaths=deaths, orders=orders, retries=ENOUGH,
         **how,
     )  # fmt: skip
-    calm = {**how, "workers": 1, "every": "auto", "hold": True}
+    calm = {**how, "workers": 1, "every": "auto", "hold": True, "far": False}
     assert rough.decided() == simulated(Workers, retries=ENOUGH, **calm).decided()
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_what_is_lost_on_its_way_comes_to_the_same(hold: bool) -> None:
+    """Machines that are lost as they send what they have saved, and workers that are let go."""
+    how = {"population": 6, "steps": 4, "retries": ENOUGH, "hold": hold}
+    calm = simulated(Workers, workers=1, **how).decided()
+    for number in range(30):
+        rough = simulated(
+            Workers, numbers=Random(number), workers=4, mishaps=20, orders=4, every=1, far=True,
+            **how,
+        )  # fmt: skip
+        assert rough.decided() == calm
 
 
 @given(numbers, slots, st.integers(0, 6), st.integers(0, 4), st.integers(0, 4))

@@ -56,11 +56,22 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What was saved for `key`, an attempt or a state, is now where it is to be, or was lost.
+
+    Comes after that was said to have been saved, if it was said to be `sending`.
+    """
+
+    key: str
+    lost: str | None = None  # why
+
+
+@dataclass(frozen=True, slots=True)
 class Woken:
     """Somebody has called `wake`."""
 
 
-Event: TypeAlias = Said | Gone | Woken
+Event: TypeAlias = Said | Gone | Sent | Woken
 
 
 class Crew(Protocol):

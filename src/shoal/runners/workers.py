@@ -9,8 +9,9 @@ a run that goes on after a crash and a checkpoint that somebody removed are one 
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from shoal.core.records import (
 )
 from shoal.home import Folder
 from shoal.runners.base import Log, withdrawn
-from shoal.runners.crew import Crew, Gone, Said, Woken
+from shoal.runners.crew import Crew, Gone, Said, Sent, Woken
 from shoal.runners.outcome import Objective, failure, measure
 from shoal.runners.pace import GATHER_S, Pace
 from shoal.runners.script import IN_THE_WAY
@@ -166,6 +167,8 @@ class WorkerRunner:
         self._anywhere: deque[Task] = deque()  # what no worker holds the state for
         self._wanted: Counter[int] = Counter()  # by trial: how many that wait go on from its state
         self._where: dict[int, Place] = {}  # by trial: who holds its state
+        # by attempt or state: who has saved it, and what is to be done when it is there, or lost
+        self._sending: dict[str, tuple[Place, Callable[[str | None], None]]] = {}
         self._unsaved_s: dict[int, float] = {}  # by trial: what making its state again would cost
         self._events: list[Report | Seen] = []
         self._reported: Counter[str] = Counter()
@@ -310,7 +313,8 @@ class WorkerRunner:
             for id in place.holds - place.saving.keys() - place.unsaved:
                 if id in self._checkpoints.live and not self._checkpoints.has(id):
                     self._save(id)
-            if place.orders or place.saving:
+            sending = any(sender is place for sender, _ in self._sending.values())
+            if place.orders or place.saving or sending:
                 continue
             for id in list(place.holds):
                 self._let_go(id, place)
@@ -491,10 +495,10 @@ class WorkerRunner:
             to = self._checkpoints.save(self._checkpoints.population.trials[id])
             self._crew.send(place.key, {"save": id, "to": str(to)})
 
-    def _saved(self, place: Place, id: int, message: Mapping[str, Any]) -> None:
+    def _saved(self, place: Place, id: int, message: Mapping[str, Any], lost: str | None) -> None:
+        if lost is not None:
+            return  # with its worker, which we know of
         then = place.saving.pop(id, [])
-        place.done()
-        self._head(place)
         if "error" in message:
             place.unsaved.add(id)
             trial = self._checkpoints.population.trials[id]
@@ -523,6 +527,9 @@ class WorkerRunner:
                         self._hear(place, message)
                 case Gone():
                     self._gone(event)
+                case Sent(key, lost):
+                    if key in self._sending:
+                        self._sending.pop(key)[1](lost)
                 case Woken():
                     woken = True
         return woken
@@ -533,7 +540,9 @@ class WorkerRunner:
                 place.ready = True
                 self._holds_states = self._checkpoints.remade = holds_states
             case {"saved": int(id)}:
-                self._saved(place, id, message)
+                place.done()
+                self._head(place)
+                self._once_there(place, str(id), message, partial(self._saved, place, id, message))
             case {"loading": str(key)} | {"remaking": str(key)}:
                 self._watch(self._task(place, key))
             case {"begun": str(key)}:
@@ -551,6 +560,19 @@ class WorkerRunner:
         assert task is not None
         assert task.key == key, (task.key, key)
         return task
+
+    def _once_there(
+        self,
+        place: Place,
+        key: str,
+        message: Mapping[str, Any],
+        then: Callable[[str | None], None],
+    ) -> None:
+        """Call `then` when what was saved for `key` is where it is to be; its worker goes on."""
+        if message.get("sending"):
+            self._sending[key] = place, then
+        else:
+            then(None)
 
     def _head(self, place: Place) -> None:
         """Take what `place` has to do first for begun, where it will not say so."""
@@ -584,6 +606,20 @@ class WorkerRunner:
             else:
                 self._log("warning", f"trial {trial.id} was not made again: {message['reason']}")
             return
+        self._pace.trained(message["seconds"])
+        if not (task.announced or task.remake):
+            self._events.append(Started(trial.id, trial.attempt, message["seconds"]))
+        self._once_there(place, task.key, message, partial(self._came_out, place, task, message))
+
+    def _came_out(
+        self, place: Place, task: Task, message: Mapping[str, Any], lost: str | None
+    ) -> None:
+        """Take in the value of a trial, what it has saved being there, or lost."""
+        trial = task.trial
+        if lost is not None:
+            if not task.remake:
+                self._events.append(Failed(trial.id, LOST, lost, trial.attempt))
+            return
         if self._holds_states and not self._hold:
             self._checkpoints.published(trial.id)
         elif self._holds_states:
@@ -591,13 +627,10 @@ class WorkerRunner:
             self._where[trial.id] = place
             before = self._unsaved_s.get(trial.parent, 0.0) if trial.parent is not None else 0.0
             self._unsaved_s[trial.id] = before + message["seconds"]
-        self._pace.trained(message["seconds"])
         if task.remake:
             if self._hold:
                 self._save(trial.id)
             return
-        if not task.announced:
-            self._events.append(Started(trial.id, trial.attempt, message["seconds"]))
         report = self._judged(trial, message["value"])
         self._events.append(report)
         held = self._holds_states and self._hold
@@ -640,6 +673,7 @@ class WorkerRunner:
             self._wanted_again(task)
         for task in (*tasks, *place.pending, *chain.from_iterable(place.saving.values())):
             self._put(task)
+        place.saving.clear()  # what is being sent will be there all the same, but for nobody
 
     def _wanted_again(self, task: Task) -> None:
         task.begun, task.announced, task.deadline = False, False, None

@@ -9,9 +9,11 @@ goes to a place of its own.
 import queue
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from shoal.runners.base import Log, RunnerError
 from shoal.runners.cluster.connection import Cluster, Need, first_line, unfit
 from shoal.runners.cluster.depots import STAGING
 from shoal.runners.cluster.host import CLOSE_S, Duty, Host
-from shoal.runners.crew import Event, Gone, Said, Woken
+from shoal.runners.crew import Event, Gone, Said, Sent, Woken
 
 HEAR_S = 20.0  # how long a host waits for something to tell
 TELL_S = 2.0  # between two lines about how many hosts there are
+PUBLISHERS = 4  # manifests that are written to a store at a time
 BEGINNINGS = 5  # hosts in a row that end before they are there: something is wrong here
 
 
@@ -42,6 +45,7 @@ class Berth:
     key: str | None = None  # of the worker that it has
     turn: int = 0
     orders: list[Mapping[str, Any]] = field(default_factory=list)  # not yet sent
+    sending: set[str] = field(default_factory=set)  # what it has saved and is sending to a store
 
 
 class ShoalHost:
@@ -88,9 +92,10 @@ class RayCrew:
         self._failures = 0
         self._said: set[str] = set()
         self._told = time.monotonic(), ""
-        self._heard: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # taking it in
         self._events: deque[Event] = deque()
         self._store = None if duty.store is None else Bucket(duty.store)
+        self._publishers = ThreadPoolExecutor(PUBLISHERS, "shoal-publisher")
         remove(Path(duty.checkpoints) / STAGING)  # of hosts of a controller that has died
         cluster.connect()
         self._actor = cluster.ray.remote(
@@ -145,16 +150,17 @@ class RayCrew:
         self._flush()
         timeout = 0 if self._events else seconds
         with suppress(queue.Empty):
-            self._take_in(self._heard.get(timeout=timeout) if timeout else self._heard.get_nowait())
+            take_in = self._heard.get(timeout=timeout) if timeout else self._heard.get_nowait()
             while True:
-                self._take_in(self._heard.get_nowait())
+                take_in()
+                take_in = self._heard.get_nowait()
         self._tell_how_many()
         events = list(self._events)
         self._events.clear()
         return events
 
     def wake(self) -> None:
-        self._heard.put(None)
+        self._heard.put(lambda: self._events.append(Woken()))
 
     def close(self) -> None:
         ray, berths = self._cluster.ray, list(self._berths.values())
@@ -168,6 +174,7 @@ class RayCrew:
             with suppress(Exception):
                 ray.kill(berth.actor)
         remove(Path(self._duty.checkpoints) / STAGING)
+        self._publishers.shutdown(cancel_futures=True)
         self._cluster.disconnect()
 
     def _ask(self) -> None:
@@ -177,9 +184,9 @@ class RayCrew:
         self._listen(berth)
 
     def _listen(self, berth: Berth) -> None:
-        number, heard = berth.number, self._heard
+        heard, take_in = self._heard, partial(self._take_in, berth)
         future = berth.actor.hear.remote(HEAR_S).future()
-        future.add_done_callback(lambda done: heard.put((number, done)))
+        future.add_done_callback(lambda done: heard.put(partial(take_in, done)))
 
     def _leave(self, berth: Berth) -> None:
         del self._berths[berth.number]
@@ -192,12 +199,8 @@ class RayCrew:
                 berth.actor.tell.remote(berth.turn, berth.orders)
                 berth.turn, berth.orders = berth.turn + 1, []
 
-    def _take_in(self, heard: tuple[int, Any] | None) -> None:
-        if heard is None:
-            self._events.append(Woken())
-            return
-        number, done = heard
-        if (berth := self._berths.get(number)) is None:
+    def _take_in(self, berth: Berth, done: Future[Sequence[Mapping[str, Any]]]) -> None:
+        if berth.number not in self._berths:
             return  # it was given up
         if (error := done.exception()) is not None:
             self._lost(berth, error)
@@ -214,8 +217,9 @@ class RayCrew:
                 self._hear_of(berth, key, message)
             case {"staged": str(staged), "to": str(to)}:
                 publish(Path(staged), Path(to))
-            case {"uploaded": str(manifest), "to": str(to)}:
-                self._store_has(Upload.parse(manifest), Path(to))
+            case {"uploaded": manifest, "to": str(to), "key": str(key)}:
+                berth.sending.discard(key)
+                self._publish(key, manifest, Path(to))
             case {"missing": str(path)}:
                 remove(Path(path))
             case {"printed": str(key), "stream": stream, "data": data}:
@@ -231,17 +235,31 @@ class RayCrew:
             case {"said": {"unusable": reason}}:
                 raise RunnerError(f"what is to be trained: {reason}")
             case {"said": said}:
+                if "sending" in said:
+                    berth.sending.add(str(said.get("done", said.get("saved"))))
                 self._events.append(Said(key, said))
             case {"gone": kind, "reason": reason}:
                 berth.key = None
                 if self._workers.pop(key, None) is not None:
                     self._events.append(Gone(key, kind, reason))
 
-    def _store_has(self, upload: Upload, to: Path) -> None:
-        """Let the checkpoint that `to` stands for be what a host has uploaded."""
-        assert self._store is not None
-        self._store.publish(to.relative_to(self._duty.checkpoints).as_posix(), upload)
-        leave_note(to, upload)
+    def _publish(self, key: str, manifest: str | None, to: Path) -> None:
+        """Let the checkpoint that `to` stands for be what a host has uploaded, and tell of it."""
+        store, place = self._store, to.relative_to(self._duty.checkpoints).as_posix()
+        assert store is not None
+
+        def publish() -> None:
+            if manifest is not None:
+                upload = Upload.parse(manifest)
+                store.publish(place, upload)
+                leave_note(to, upload)
+
+        def there(done: Future[None]) -> None:
+            done.result()  # or the run cannot go on
+            self._events.append(Sent(key))
+
+        future = self._publishers.submit(publish)  # another machine answers: nobody waits for it
+        future.add_done_callback(lambda done: self._heard.put(partial(there, done)))
 
     def _lost(self, berth: Berth, error: BaseException) -> None:
         """A host is lost, or cannot be reached, which is the same for us."""
@@ -255,6 +273,8 @@ class RayCrew:
         if berth.key is not None and self._workers.pop(berth.key, None) is not None:
             reason = f"its worker was lost with its place on {berth.name}"
             self._events.append(Gone(berth.key, LOST, reason))
+        lost = f"what it had saved was lost on its way from {berth.name}"
+        self._events.extend(Sent(key, lost) for key in sorted(berth.sending))
 
     def _print(self, key: str, stream: str, data: bytes) -> None:
         id, _, attempt = key.partition("/")

@@ -10,12 +10,11 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from shoal.buckets import Bucket
+from shoal.buckets import Bucket, Upload
 from shoal.checkpoints import saved
 from shoal.runners.base import RunnerError
 
@@ -25,7 +24,13 @@ UNUSED_S = 600.0  # after which something may go from there
 
 
 class Depot(Protocol):
-    """What a host does with checkpoints."""
+    """What a host does with checkpoints.
+
+    Attributes:
+        far: whether what was saved has to be sent off; else whoever leads finds it where it lies.
+    """
+
+    far: bool
 
     def load(self, path: str) -> str:
         """Where that is on this machine.
@@ -39,8 +44,12 @@ class Depot(Protocol):
         """Where to save what will be that."""
         ...
 
-    def hand_over(self, path: str) -> Mapping[str, Any] | None:
-        """What to tell of what was saved for it; None if nothing was."""
+    def send_off(self, path: str) -> Upload | None:
+        """Send what was saved for it; None if nothing was. May be called in any thread.
+
+        Raises:
+            OSError: it cannot be sent.
+        """
         ...
 
     def drop(self, path: str) -> None:
@@ -62,6 +71,8 @@ class Mounted:
         RunnerError: it is not there.
     """
 
+    far = False
+
     def __init__(self, root: str) -> None:
         if not Path(root).is_dir():
             raise RunnerError(f"there is no folder {root}, where checkpoints are")
@@ -74,8 +85,8 @@ class Mounted:
     def stage(self, path: str) -> str:
         return str(self._staging / Path(path).relative_to(self._root))
 
-    def hand_over(self, path: str) -> Mapping[str, Any] | None:
-        return {"staged": self.stage(path), "to": path}
+    def send_off(self, path: str) -> Upload | None:
+        raise NotImplementedError
 
     def drop(self, path: str) -> None:
         shutil.rmtree(self.stage(path), ignore_errors=True)
@@ -92,6 +103,8 @@ class Stored:
         root: the folder that stands for it where hosts are led from.
         experiment: whose they are.
     """
+
+    far = True
 
     def __init__(self, bucket: Bucket, root: str, experiment: str) -> None:
         self._bucket, self._root = bucket, root
@@ -115,7 +128,7 @@ class Stored:
     def stage(self, path: str) -> str:
         return str(self._staging / self._place(path))
 
-    def hand_over(self, path: str) -> Mapping[str, Any] | None:
+    def send_off(self, path: str) -> Upload | None:
         staged, place = Path(self.stage(path)), self._place(path)
         if not saved(staged):
             return None
@@ -124,7 +137,7 @@ class Stored:
         here.parent.mkdir(parents=True)
         staged.rename(here)  # others on this node need not have it brought
         self._make_room()
-        return {"uploaded": upload.dump(), "to": path}
+        return upload
 
     def drop(self, path: str) -> None:
         shutil.rmtree(self.stage(path), ignore_errors=True)

@@ -11,7 +11,10 @@ Orders: `{"start": worker}`, `{"tell": worker, "message": what}`, `{"end": worke
     {"worker": key, "said": message}        see `worker/worker.py`
     {"worker": key, "gone": kind, "reason": text}
     {"staged": folder, "to": folder}        what is saved, and where it is to be: before it is said
-    {"uploaded": manifest, "to": folder}    the same, where that folder stands for an object store
+    {"uploaded": manifest, "to": folder, "key": of what}
+                                            the same, where that folder stands for an object store:
+                                            after it is said, which then has "sending" in it, as
+                                            the worker goes on meanwhile; None: nothing was saved
     {"missing": folder}                     it was to be loaded, and is gone
     {"printed": attempt, "stream": name of a file, "data": bytes}
     {"log": level, "text": text}
@@ -27,6 +30,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +45,7 @@ from shoal.runners import written
 from shoal.runners.base import RunnerError
 from shoal.runners.cluster.depots import Depot, Mounted, Stored
 from shoal.runners.cluster.script import Script, ScriptCrew
-from shoal.runners.crew import Crew, Gone, ProcessCrew, Said, Woken
+from shoal.runners.crew import Crew, Event, Gone, ProcessCrew, Said
 from shoal.runners.forkserver import Imports
 from shoal.runners.gpus import Gpus
 from shoal.runners.launch import environment
@@ -107,6 +111,7 @@ class Host:
         self._depot: Depot | None = None
         self._saving: dict[str, str] = {}  # by what it is: where it is to be, in the end
         self._crew: Crew | None = None
+        self._sender = ThreadPoolExecutor(1, "shoal-sender")
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="shoal-host", daemon=True)
         self._thread.start()
@@ -154,6 +159,7 @@ class Host:
                 crew, self._crew = self._crew, None
             if crew is not None:
                 crew.close()
+            self._sender.shutdown(wait=False, cancel_futures=True)
             shutil.rmtree(folder.path.parent, ignore_errors=True)
             if self._depot is not None:
                 self._depot.close()
@@ -253,23 +259,40 @@ class Host:
             case _:
                 crew.send(worker, message)
 
-    def _pass_on(self, event: Said | Gone | Woken, depot: Depot) -> None:
+    def _pass_on(self, event: Event, depot: Depot) -> None:
         match event:
             case Said(worker, message):
                 ended = message.get("done") or message.get("failed")
                 if ended is not None:
                     self._printed(ended)
-                to = self._saving.pop(str(ended or message.get("saved")), None)
-                if to is not None and ("done" in message or "seconds" in message):
-                    if (handed_over := depot.hand_over(to)) is not None:
-                        self._say(handed_over)
-                elif to is not None:
+                key = str(ended or message.get("saved"))
+                to = self._saving.pop(key, None)
+                there = to is not None and ("done" in message or "seconds" in message)
+                if to is not None and not there:
                     depot.drop(to)
+                if to is not None and there and depot.far:
+                    self._say({"worker": worker, "said": {**message, "sending": True}})
+                    self._sender.submit(self._send_off, depot, key, to)
+                    return
+                if to is not None and there:
+                    self._say({"staged": depot.stage(to), "to": to})
                 self._say({"worker": worker, "said": message})
             case Gone(worker, kind, reason):
                 for key in list(self._printing):
                     self._printed(key)
                 self._say({"worker": worker, "gone": kind, "reason": reason})
+
+    def _send_off(self, depot: Depot, key: str, to: str) -> None:
+        """Send what was saved for `key`, and tell of it."""
+        try:
+            upload = depot.send_off(to)
+        except OSError as error:
+            self._say({"useless": str(error)})
+        except Exception:  # noqa: BLE001 (whoever leads us is told)
+            self._say({"useless": traceback.format_exc()})
+        else:
+            manifest = None if upload is None else upload.dump()
+            self._say({"uploaded": manifest, "to": to, "key": key})
 
     def _tell_printed(self, key: str) -> None:
         """Tell what the attempt `key` has printed since it was last asked for."""
