@@ -60,6 +60,7 @@ class Checkpoints:
         self._store, self._here = store, here
         self._leaving: set[int] = set()  # are about to be deleted
         self.live = Live()
+        self._changes = self.live.follow()
         self._remade = False
         self._there = set(self._found())
         self._origins: dict[int, int] = {}  # by live trial: the one whose checkpoint it needs
@@ -238,11 +239,11 @@ class Checkpoints:
 
         Time goes into what has changed since the last call, not into how many are live.
         """
-        changed = live.changes()
         if live is not self.live:
-            self.live = live
+            self.live, self._changes = live, live.follow()
             self._need_anew(live)
-        else:
+        elif changed := self._changes.copy():
+            self._changes.clear()
             for id in changed:
                 if id in live and id not in self._origins:
                     self._need(id, self._origin(id))

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Iterator
 class Live(Collection[int]):
     """The trials that somebody holds, each as often as it is held.
 
-    What has come and gone since the last `changes` can be asked for, so that whoever follows does
-    work for what happened, and not for how many there are.
+    What comes and goes can be followed, so that whoever does has work for what happened, and not
+    for how many there are.
     """
 
     def __init__(self, trials: Iterable[int] = ()) -> None:
         self._holds = Counter(trials)
-        self._changed = set(self._holds)
+        self._followers: list[set[int]] = []
 
     def __contains__(self, trial: object) -> bool:
         return trial in self._holds
@@ -27,7 +27,7 @@ class Live(Collection[int]):
     def hold(self, trial: int) -> None:
         """Let `trial` be needed once more."""
         if trial not in self._holds:
-            self._changed.add(trial)
+            self._changed(trial)
         self._holds[trial] += 1
 
     def release(self, trial: int) -> None:
@@ -36,9 +36,17 @@ class Live(Collection[int]):
             self._holds[trial] -= 1
         else:
             del self._holds[trial]
-            self._changed.add(trial)
+            self._changed(trial)
 
-    def changes(self) -> set[int]:
-        """The trials that have become needed or needless since this was last asked."""
-        changed, self._changed = self._changed, set()
-        return changed
+    def follow(self) -> set[int]:
+        """A set to which each trial will be added that becomes needed or needless.
+
+        Whoever asked for it takes them out.
+        """
+        follower: set[int] = set()
+        self._followers.append(follower)
+        return follower
+
+    def _changed(self, trial: int) -> None:
+        for follower in self._followers:
+            follower.add(trial)

@@ -10,9 +10,7 @@ a run that goes on after a crash and a checkpoint that somebody removed are one 
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any, Literal
 
 from shoal.checkpoints import Checkpoints, saved
@@ -34,90 +32,14 @@ from shoal.runners.base import Log, withdrawn
 from shoal.runners.crew import Crew, Gone, Said, Sent, Woken
 from shoal.runners.outcome import Objective, failure, measure
 from shoal.runners.pace import GATHER_S, Pace
+from shoal.runners.places import Place, Places, Task
 from shoal.runners.script import IN_THE_WAY
 
 TICK_S = 1.0  # how long a wait lasts at most
-STARTING_S = 600.0  # for a worker to begin, the user's imports included
 SETTLING = 2  # times that saving at the end is tried, as workers may die at it
 LOSSES = 3  # of the worker before a trial has begun, after which the trial is taken for the cause
 
 Every = Literal["auto"] | int
-
-
-@dataclass(slots=True)
-class Task:
-    """An attempt of a trial that was submitted."""
-
-    trial: Trial
-    remake: bool = False  # only its state is wanted: it has ended before
-    tell: bool = True  # whether its worker says that it has begun: it may be long in coming to it
-    begun: bool = False
-    announced: bool = False  # that it has
-    used: int | None = None  # the trial whose checkpoint it reads
-    deadline: float | None = None  # on the monotonic clock
-    timed_out: bool = False
-
-    @property
-    def key(self) -> str:
-        return f"{self.trial.id}/{self.trial.attempt}"
-
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """A worker, and what it has and has to do."""
-
-    key: str
-    ready: bool = False
-    orders: deque[Task | int] = field(default_factory=deque)  # what it was told: to train, to save
-    saves: int = 0  # how many of these are to save
-    pending: deque[Task] = field(default_factory=deque)  # what it will be told
-    holds: set[int] = field(default_factory=set)  # the trials whose states it has
-    saving: dict[int, list[Task]] = field(default_factory=dict)  # by trial: and for whom
-    unsaved: set[int] = field(default_factory=set)  # the trials whose states cannot be
-    heard: float = 0.0  # when it said something last, or was given something to do
-
-    @property
-    def tasks(self) -> list[Task]:
-        """What it was told to train."""
-        return [order for order in self.orders if isinstance(order, Task)]
-
-    @property
-    def ahead(self) -> int:
-        """How many trials it was told to train."""
-        return len(self.orders) - self.saves
-
-    @property
-    def load(self) -> int:
-        """How many trials it has before it."""
-        return len(self.orders) - self.saves + len(self.pending)
-
-    def deadline(self, timeout_s: float) -> float:
-        """When it has taken too long for whatever it does: to begin, a trial, or saving."""
-        if not self.ready:
-            return self.heard + STARTING_S
-        if not self.orders:
-            return float("inf")
-        task = self.training
-        if task is not None and task.deadline is not None:
-            return task.deadline
-        return self.heard + timeout_s
-
-    @property
-    def training(self) -> Task | None:
-        """What it trains now, and not what it will once it has saved something."""
-        first = self.orders[0] if self.orders else None
-        return first if isinstance(first, Task) else None
-
-    def told(self, order: Task | int, now: float) -> None:
-        """Note what it has been told to do at the time `now`."""
-        if not self.orders:
-            self.heard = now
-        self.orders.append(order)
-        self.saves += isinstance(order, int)
-
-    def done(self) -> None:
-        """Note that it has done what it was told first."""
-        self.saves -= isinstance(self.orders.popleft(), int)
 
 
 class WorkerRunner:
@@ -163,10 +85,13 @@ class WorkerRunner:
         self._seed, self._every, self._log = seed, every, log
         self._limit_s = float("inf") if timeout_s is None else timeout_s
         self._synchronous = synchronous
-        self._places: dict[str, Place] = {}  # by key
+        self._places = Places(self._limit_s)
         self._anywhere: deque[Task] = deque()  # what no worker holds the state for
         self._wanted: Counter[int] = Counter()  # by trial: how many that wait go on from its state
-        self._where: dict[int, Place] = {}  # by trial: who holds its state
+        self._holders: dict[int, dict[Place, None]] = {}  # by trial: who holds its state
+        self._live = checkpoints.live
+        self._changes = self._live.follow()
+        self._doubtful: set[int] = set()  # whose states perhaps nobody needs any more
         # by attempt or state: who has saved it, and what is to be done when it is there, or lost
         self._sending: dict[str, tuple[Place, Callable[[str | None], None]]] = {}
         self._unsaved_s: dict[int, float] = {}  # by trial: what making its state again would cost
@@ -174,15 +99,16 @@ class WorkerRunner:
         self._reported: Counter[str] = Counter()
         self._losses: Counter[int] = Counter()
         self._started = self._most = 0
+        self._lessening = False  # some workers are too many
         self._pace = Pace()
 
     @property
     def free(self) -> int:
-        return self._room - len(self._anywhere) - sum(p.load for p in self._places.values())
+        return self._room - len(self._anywhere) - self._places.load
 
     @property
     def waiting_for(self) -> str | None:
-        if any(place.ready for place in self._places.values()):
+        if self._places.ends:
             return None
         return self._crew.waiting_for or "a worker to begin"
 
@@ -203,7 +129,7 @@ class WorkerRunner:
     @property
     def _busy(self) -> bool:
         """Whether something has come back, and every worker still has something to do."""
-        return bool(self._events) and all(place.ahead for place in self._places.values())
+        return bool(self._events) and not self._places.idle
 
     def wake(self) -> None:
         self._crew.wake()
@@ -216,17 +142,15 @@ class WorkerRunner:
     def withdraw(self) -> None:
         waiting = [*self._anywhere]
         self._anywhere.clear()
-        for place in self._places.values():
-            waiting += [*place.pending, *chain.from_iterable(place.saving.values())]
-            place.pending.clear()
-            place.saving = {id: [] for id in place.saving}
+        for place in self._places:
+            waiting += place.withdraw()
         for task in waiting:
             self._forget(task)
             self._events.append(withdrawn(task.trial))
 
     @property
     def holds(self) -> bool:
-        return any(place.holds for place in self._places.values())
+        return bool(self._holders)
 
     def settle(self, until: float) -> None:
         for _ in range(SETTLING):
@@ -242,11 +166,11 @@ class WorkerRunner:
             if not (left and self._holds_states):
                 return
             for id in sorted(left):
-                if id in self._where:
+                if id in self._holders:
                     self._save(id)
                 else:
                     self._queue(Task(self._checkpoints.population.trials[id], remake=True))
-            while self._anywhere or any(p.load or p.saving for p in self._places.values()):
+            while self._anywhere or any(p.orders or p.pending or p.saving for p in self._places):
                 self._fill()
                 woken = self._take_in(min(self._until_next(), max(0.0, until - time.monotonic())))
                 self._keep_time()
@@ -265,45 +189,42 @@ class WorkerRunner:
 
     def _put(self, task: Task) -> None:
         parent = task.trial.parent
-        place = None if parent is None else self._where.get(parent)
-        (self._anywhere if place is None else place.pending).append(task)
+        if parent is not None and parent in self._holders:
+            self._holder(parent).put(task)
+        else:
+            self._anywhere.append(task)
 
     def _forget(self, task: Task) -> None:
         """`task` does not go on from anybody's state any more."""
         if (parent := task.trial.parent) is not None:
             self._wanted[parent] -= 1
+            self._doubtful.add(parent)
 
     def _fill(self) -> None:
         """Give every worker something to do."""
         self._drop()
         self._lessen()
-        waiting = len(self._anywhere) + sum(place.load for place in self._places.values())
+        waiting = len(self._anywhere) + self._places.load
         self._most = min(self._workers, max(waiting, self._most))
         self._crew.want(self._most)
         while len(self._places) < min(self._workers, waiting) and self._crew.can_start:
             self._start()
-        places = [place for place in self._staying if place.ready]
-        if len(places) > 1:
-            self._balance(places)
+        self._balance()
         depth = self._pace.depth
-        given = True
-        while given:  # one each, and round again
-            given = False
-            for place in sorted(places, key=lambda place: place.ahead):
-                if place.ahead < depth and (task := self._next(place)) is not None:
-                    self._give(place, task)
-                    given = True
-
-    @property
-    def _staying(self) -> list[Place]:
-        """The workers that are not too many."""
-        return list(self._places.values())[: self._workers]
+        while place := self._places.hungry(depth, more=bool(self._anywhere)):
+            self._give(place, place.take() if place.pending else self._anywhere.popleft())
 
     def _lessen(self) -> None:
         """Let those go that are too many, once what they hold is saved and others can do."""
-        for place in list(self._places.values())[self._workers :]:
-            tasks, place.pending = place.pending, deque()
-            for task in tasks:
+        if not self._lessening and len(self._places) <= self._workers:
+            return
+        self._lessening = len(self._places) > self._workers
+        for age, place in enumerate(self._places):
+            place.leaving = age >= self._workers
+            place.touch()
+            if not place.leaving:
+                continue
+            for task in [place.take() for _ in range(len(place.pending))]:
                 parent = task.trial.parent
                 held = parent in place.holds - place.unsaved  # else it is made again
                 if parent is None or not held or self._checkpoints.has(parent):
@@ -318,34 +239,25 @@ class WorkerRunner:
                 continue
             for id in list(place.holds):
                 self._let_go(id, place)
-            del self._places[place.key]
+            self._places.pop(place.key)
             self._crew.dismiss(place.key)
 
     def _start(self) -> None:
         key = f"worker-{self._started}"
         self._started += 1
-        self._places[key] = Place(key, heard=time.monotonic())
+        self._places.add(key, time.monotonic())
         self._crew.start(key)
 
-    def _next(self, place: Place) -> Task | None:
-        for queue in (place.pending, self._anywhere):
-            if queue:
-                return queue.popleft()
-        return None
-
-    def _balance(self, places: Sequence[Place]) -> None:
+    def _balance(self) -> None:
         """Move members from a worker with many to do to one with few, where that is quicker.
 
         Moving saves on one side and loads on the other, so it takes about twice as long as a save.
         """
-        while True:
-            least = min(places, key=lambda place: place.load)
-            most = max(places, key=lambda place: place.load)
-            moving = sum(len(tasks) for place in places for tasks in place.saving.values())
-            spare = most.load - least.load - moving
-            if spare < 2 or not most.pending or not self._pace.worth_moving:
+        while self._pace.worth_moving and (ends := self._places.ends):
+            least, most = ends
+            if most.load - least.load - self._places.moving < 2 or not most.pending:
                 return
-            task = most.pending.pop()
+            task = most.take(last=True)
             parent = task.trial.parent
             assert parent is not None
             if self._checkpoints.has(parent):
@@ -407,8 +319,7 @@ class WorkerRunner:
         else:
             job |= self._made_again(task, parent) | {"copy": wanted}
         if wanted:
-            place.holds.add(parent)
-            self._where[parent] = place
+            self._has(place, parent)
         elif held:
             self._let_go(parent, place)
         return job
@@ -442,21 +353,44 @@ class WorkerRunner:
             "fresh": parent is None or parent.member != trial.member,
         }
 
+    def _holder(self, id: int) -> Place:
+        """Who has come to hold the state of the trial `id` last."""
+        return next(reversed(self._holders[id]))
+
+    def _has(self, place: Place, id: int) -> None:
+        """Take in that `place` holds the state of the trial `id`."""
+        place.holds.add(id)
+        holders = self._holders.setdefault(id, {})
+        holders.pop(place, None)
+        holders[place] = None
+        self._doubtful.add(id)
+
     def _let_go(self, id: int, place: Place) -> None:
         place.holds.discard(id)
-        if self._where.get(id) is place:
-            del self._where[id]
+        holders = self._holders.get(id, {})
+        holders.pop(place, None)
+        if not holders:
+            self._holders.pop(id, None)
 
     def _drop(self) -> None:
         """Let workers forget the states that nobody can need any more."""
         live = self._checkpoints.live
-        for place in self._places.values():
-            stale = [id for id in place.holds if id not in live and not self._wanted[id]]
-            stale = [id for id in stale if id not in place.saving]
-            for id in stale:
+        if live is not self._live:
+            self._live, self._changes = live, live.follow()
+            self._doubtful.update(self._holders)
+        doubtful = self._doubtful | self._changes
+        self._changes.clear()
+        self._doubtful.clear()
+        stale: dict[Place, list[int]] = {}
+        for id in sorted(doubtful & self._holders.keys()):
+            if id not in live and not self._wanted[id]:
+                for place in self._holders[id]:
+                    if id not in place.saving:
+                        stale.setdefault(place, []).append(id)
+        for place, ids in stale.items():
+            for id in ids:
                 self._let_go(id, place)
-            if stale:
-                self._crew.send(place.key, {"drop": stale})
+            self._crew.send(place.key, {"drop": ids})
 
     # ------------------------------------------------------------------ saving
 
@@ -486,10 +420,8 @@ class WorkerRunner:
 
     def _save(self, id: int, *then: Task) -> None:
         """Have the state of the trial `id` saved; after that, `then` is for anybody to do."""
-        place = self._where[id]
-        begun = id in place.saving
-        place.saving.setdefault(id, []).extend(then)
-        if not begun:
+        place = self._holder(id)
+        if place.save(id, *then):
             place.told(id, time.monotonic())
             self._checkpoints.expect(id)
             to = self._checkpoints.save(self._checkpoints.population.trials[id])
@@ -498,7 +430,8 @@ class WorkerRunner:
     def _saved(self, place: Place, id: int, message: Mapping[str, Any], lost: str | None) -> None:
         if lost is not None:
             return  # with its worker, which we know of
-        then = place.saving.pop(id, [])
+        then = place.saved(id)
+        self._doubtful.add(id)
         if "error" in message:
             place.unsaved.add(id)
             trial = self._checkpoints.population.trials[id]
@@ -538,16 +471,16 @@ class WorkerRunner:
         match message:
             case {"ready": _, "holds states": bool(holds_states)}:
                 place.ready = True
+                place.touch()
                 self._holds_states = self._checkpoints.remade = holds_states
             case {"saved": int(id)}:
                 place.done()
                 self._head(place)
                 self._once_there(place, str(id), message, partial(self._saved, place, id, message))
             case {"loading": str(key)} | {"remaking": str(key)}:
-                self._watch(self._task(place, key))
+                self._watch(place, self._task(place, key))
             case {"begun": str(key)}:
-                task = self._task(place, key)
-                self._begin(task)
+                self._begin(place, self._task(place, key))
             case {"reported": str(key), "value": value}:
                 trial, index = self._task(place, key).trial, self._reported[key]
                 self._reported[key] += 1
@@ -578,17 +511,18 @@ class WorkerRunner:
         """Take what `place` has to do first for begun, where it will not say so."""
         task = place.training
         if task is not None and not task.tell and not task.begun:
-            self._begin(task)
+            self._begin(place, task)
 
-    def _begin(self, task: Task) -> None:
+    def _begin(self, place: Place, task: Task) -> None:
         task.begun = True
-        self._watch(task)
+        self._watch(place, task)
         if self._pace.slow and not task.remake:
             task.announced = True
             self._events.append(Started(task.trial.id, task.trial.attempt))
 
-    def _watch(self, task: Task) -> None:
+    def _watch(self, place: Place, task: Task) -> None:
         task.deadline = time.monotonic() + self._limit_s
+        place.touch()
 
     def _over(self, place: Place, task: Task, message: Mapping[str, Any]) -> None:
         """Take in how a trial came out."""
@@ -623,8 +557,7 @@ class WorkerRunner:
         if self._holds_states and not self._hold:
             self._checkpoints.published(trial.id)
         elif self._holds_states:
-            place.holds.add(trial.id)
-            self._where[trial.id] = place
+            self._has(place, trial.id)
             before = self._unsaved_s.get(trial.parent, 0.0) if trial.parent is not None else 0.0
             self._unsaved_s[trial.id] = before + message["seconds"]
         if task.remake:
@@ -656,7 +589,7 @@ class WorkerRunner:
 
     def _gone(self, event: Gone) -> None:
         """A worker is gone, and with it the states that it held."""
-        place = self._places.pop(event.key, None)
+        place = self._places.pop(event.key)
         if place is None:  # it was to go
             return
         for id in list(place.holds):
@@ -671,9 +604,8 @@ class WorkerRunner:
                 self._events.append(report)
         for task in tasks:
             self._wanted_again(task)
-        for task in (*tasks, *place.pending, *chain.from_iterable(place.saving.values())):
+        for task in (*tasks, *place.withdraw()):  # what is being sent will be there, but for nobody
             self._put(task)
-        place.saving.clear()  # what is being sent will be there all the same, but for nobody
 
     def _wanted_again(self, task: Task) -> None:
         task.begun, task.announced, task.deadline = False, False, None
@@ -694,9 +626,7 @@ class WorkerRunner:
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        for place in self._places.values():
-            if now < place.deadline(self._limit_s):
-                continue
+        for place in self._places.overdue(now):
             place.heard = now
             if (task := place.training) is not None:
                 task.timed_out = task.begun
@@ -704,5 +634,4 @@ class WorkerRunner:
             self._crew.end(place.key)
 
     def _until_next(self) -> float:
-        deadlines = (place.deadline(self._limit_s) for place in self._places.values())
-        return max(0.0, min(TICK_S, min(deadlines, default=float("inf")) - time.monotonic()))
+        return max(0.0, min(TICK_S, self._places.next_deadline() - time.monotonic()))

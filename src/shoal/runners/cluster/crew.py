@@ -8,7 +8,7 @@ goes to a place of its own.
 
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -87,6 +87,9 @@ class RayCrew:
         self._folder, self._log = folder, log
         self._berths: dict[int, Berth] = {}  # by number
         self._workers: dict[str, Berth] = {}  # by key
+        self._vacant: dict[int, Berth] = {}  # by number: those that are there, without a worker
+        self._nodes: Counter[str] = Counter()  # how many are there, by the id of their node
+        self._unsent: dict[int, Berth] = {}  # by number: those with orders
         self._asked = 0
         self._wanted = 0
         self._failures = 0
@@ -109,12 +112,11 @@ class RayCrew:
 
     @property
     def can_start(self) -> bool:
-        return any(berth.node and berth.key is None for berth in self._berths.values())
+        return bool(self._vacant)
 
     @property
     def waiting_for(self) -> str | None:
-        there = sum(bool(berth.node) for berth in self._berths.values())
-        if there:
+        if self._nodes:
             return None
         never = "" if self._cluster.can_ever(self._need) else ", which no node of it has"
         return f"room in the cluster for a worker: it needs {self._need}{never}"
@@ -124,23 +126,22 @@ class RayCrew:
         self._wanted = workers
         while len(self._berths) < workers:
             self._ask()
-        for berth in [b for b in reversed(self._berths.values()) if not b.node]:
-            if len(self._berths) <= workers:
-                break
-            self._leave(berth)  # or the cluster would go on to look for room
+        if (many := len(self._berths) - workers) > 0:  # or the cluster would go on to look for room
+            for berth in [b for b in reversed(self._berths.values()) if not b.node][:many]:
+                self._leave(berth)
 
     def start(self, key: str) -> None:
-        berth = next(b for b in self._berths.values() if b.node and b.key is None)
+        berth = self._vacant.pop(next(iter(self._vacant)))
         berth.key, self._workers[key] = key, berth
-        berth.orders.append({"start": key})
+        self._order(berth, {"start": key})
 
     def send(self, key: str, message: Mapping[str, Any]) -> None:
         if (berth := self._workers.get(key)) is not None:
-            berth.orders.append({"tell": key, "message": message})
+            self._order(berth, {"tell": key, "message": message})
 
     def end(self, key: str) -> None:
         if (berth := self._workers.get(key)) is not None:
-            berth.orders.append({"end": key})
+            self._order(berth, {"end": key})
 
     def dismiss(self, key: str) -> None:
         berth = self._workers.pop(key)
@@ -164,8 +165,8 @@ class RayCrew:
 
     def close(self) -> None:
         ray, berths = self._cluster.ray, list(self._berths.values())
-        self._berths.clear()
-        self._workers.clear()
+        for known in (self._berths, self._workers, self._vacant, self._unsent):
+            known.clear()
         with suppress(Exception):  # whatever is wrong with a cluster that we leave
             closing = [berth.actor.close.remote() for berth in berths if berth.node]
             if closing:
@@ -188,16 +189,25 @@ class RayCrew:
         future = berth.actor.hear.remote(HEAR_S).future()
         future.add_done_callback(lambda done: heard.put(partial(take_in, done)))
 
+    def _order(self, berth: Berth, order: Mapping[str, Any]) -> None:
+        berth.orders.append(order)
+        self._unsent[berth.number] = berth
+
     def _leave(self, berth: Berth) -> None:
         del self._berths[berth.number]
+        self._vacant.pop(berth.number, None)
+        self._unsent.pop(berth.number, None)
+        if berth.node:
+            self._nodes[berth.node] -= 1
+            self._nodes += Counter()  # without those where none is left
         with suppress(Exception):
             self._cluster.ray.kill(berth.actor)
 
     def _flush(self) -> None:
-        for berth in self._workers.values():
-            if berth.orders:
-                berth.actor.tell.remote(berth.turn, berth.orders)
-                berth.turn, berth.orders = berth.turn + 1, []
+        for berth in self._unsent.values():
+            berth.actor.tell.remote(berth.turn, berth.orders)
+            berth.turn, berth.orders = berth.turn + 1, []
+        self._unsent.clear()
 
     def _take_in(self, berth: Berth, done: Future[Sequence[Mapping[str, Any]]]) -> None:
         if berth.number not in self._berths:
@@ -213,6 +223,8 @@ class RayCrew:
         match message:
             case {"here": str(name), "node": str(node)}:
                 berth.name, berth.node, self._failures = name, node, 0
+                self._nodes[node] += 1
+                self._vacant[berth.number] = berth
             case {"worker": str(key)}:
                 self._hear_of(berth, key, message)
             case {"staged": str(staged), "to": str(to)}:
@@ -239,7 +251,7 @@ class RayCrew:
                     berth.sending.add(str(said.get("done", said.get("saved"))))
                 self._events.append(Said(key, said))
             case {"gone": kind, "reason": reason}:
-                berth.key = None
+                berth.key, self._vacant[berth.number] = None, berth
                 if self._workers.pop(key, None) is not None:
                     self._events.append(Gone(key, kind, reason))
 
@@ -291,12 +303,11 @@ class RayCrew:
             self._log(level, text)
 
     def _tell_how_many(self) -> None:
-        nodes = [berth.node for berth in self._berths.values() if berth.node]
-        different = len(set(nodes))
-        on = f", on {different} nodes" if different > 1 else ""
-        text = f"workers on the cluster: {len(nodes)} of {self._wanted}{on}"
+        there = self._nodes.total()
+        on = f", on {len(self._nodes)} nodes" if len(self._nodes) > 1 else ""
+        text = f"workers on the cluster: {there} of {self._wanted}{on}"
         at, before = self._told
-        whole = len(nodes) == self._wanted
+        whole = there == self._wanted
         if text != before and (whole or time.monotonic() > at + TELL_S):
             self._told = time.monotonic(), text
             self._log("info", text)
