@@ -18,6 +18,13 @@ __all__ = ["azure", "s3", "url"]
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
+# A node is given up after half a minute; here it is sooner, as tests wait for it.
+HEALTH = {
+    "health_check_period_ms": 300, "health_check_timeout_ms": 3000,
+    "health_check_failure_threshold": 2,
+}  # fmt: skip
+
+
 class Nodes:
     """A cluster whose nodes come and go."""
 
@@ -31,6 +38,7 @@ class Nodes:
                 initialize_head=True,
                 head_node_args={
                     "num_cpus": 2, "include_dashboard": False, "ray_client_server_port": door,
+                    "_system_config": HEALTH,
                 },
             )  # fmt: skip
             gc.collect()
