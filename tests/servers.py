@@ -42,7 +42,9 @@ def asked(url: str, method: str = "GET", headers: dict[str, str] | None = None) 
 
 
 @contextmanager
-def serving(command: list[str], where: int, variables: dict[str, str]) -> Iterator[None]:
+def serving(
+    command: list[str], where: int, variables: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """Have a server run at the port `where`, and the `variables` name it that everybody knows."""
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -50,7 +52,7 @@ def serving(command: list[str], where: int, variables: dict[str, str]) -> Iterat
         with pytest.MonkeyPatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            yield
+            yield server
     finally:
         server.kill()
         server.wait()
@@ -63,17 +65,25 @@ def reached(where: int) -> bool:
     return False
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """The address of an S3 server."""
+@contextmanager
+def serving_s3() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of an S3 server, and its process."""
     where = port()
     address = f"http://127.0.0.1:{where}"
     variables = {
         "AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": address,
     }  # fmt: skip
-    with serving([sys.executable, "-m", "moto.server", "-p", str(where)], where, variables):
+    command = [sys.executable, "-m", "moto.server", "-p", str(where)]
+    with serving(command, where, variables) as server:
         until(lambda: asked(f"{address}/moto-api/"))
+        yield address, server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of an S3 server."""
+    with serving_s3() as (address, _):
         yield address
 
 

@@ -77,6 +77,22 @@ def test_what_goes_wrong_is_heard_of_and_the_rest_is_done() -> None:
     later.close()
 
 
+def test_who_gives_up_does_nothing_more() -> None:
+    later, done = InThread(gives_up=True), threading.Event()
+
+    def silent() -> None:
+        raise TimeoutError("no answer for three minutes")
+
+    later(silent)
+    later(done.set)
+    with pytest.raises(TimeoutError):
+        later.flush()
+    later(done.set)
+    later.flush()
+    later.close()
+    assert not done.is_set()
+
+
 def grown(root: Path, later: Later) -> tuple[Population, Checkpoints]:
     """A member with two steps, of which a worker has saved the first."""
     population = Population(1)

@@ -297,14 +297,18 @@ class Checkpoints:
         """The trials whose checkpoints are there."""
         here = {f"{path.parent.name}/{path.name}": path for path in self.root.glob("*/*")}
         there = {place for place, path in here.items() if lasts(path)}
+        unsent: set[str] = set()
         if self._store is not None:
             away = set(self._store.places())
             for name in away & (here.keys() - there):  # the power has failed, and that has it
                 remove(here[name])
+            unsent = there - away  # a controller that has died was about to
             there |= away
         for trial in self.population.trials if there else ():
             if place(trial) in there:
                 yield trial.id
+                if place(trial) in unsent:
+                    self.send(trial)
 
     def _origin(self, id: int) -> int:
         """The trial whose checkpoint the trial `id` needs: its own, or the nearest that is there.

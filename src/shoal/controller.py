@@ -210,7 +210,7 @@ class Controller:
             RunnerError: trials cannot be started.
         """
         store, config = self._store, self._config
-        later, sending = InThread(), InThread()
+        later, sending = InThread(), InThread(gives_up=True)
         checkpoints = Checkpoints(
             checkpoint_root(self._folder, config.checkpoints),
             tuner.population,

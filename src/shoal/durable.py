@@ -101,10 +101,16 @@ class AtOnce:
 
 
 class InThread:
-    """Does it in a thread, while whoever asks goes on."""
+    """Does it in a thread, while whoever asks goes on.
 
-    def __init__(self) -> None:
-        self._deeds: SimpleQueue[Deed | None] = SimpleQueue()
+    Args:
+        gives_up: whether nothing more is done after an OSError: what has not answered for minutes
+            will not answer the next one either.
+    """
+
+    def __init__(self, *, gives_up: bool = False) -> None:
+        self._deeds: SimpleQueue[Deed | Event | None] = SimpleQueue()
+        self._gives_up, self._given_up = gives_up, False
         self._error: OSError | None = None
         self._thread = Thread(target=self._work, name="shoal-disk", daemon=True)
         self._thread.start()
@@ -119,7 +125,7 @@ class InThread:
 
     def flush(self) -> None:
         done = Event()
-        self._deeds.put(done.set)
+        self._deeds.put(done)
         done.wait()
         self._complain()
 
@@ -134,7 +140,10 @@ class InThread:
 
     def _work(self) -> None:
         while (deed := self._deeds.get()) is not None:
-            try:
-                deed()
-            except OSError as error:
-                self._error = self._error or error
+            if isinstance(deed, Event):
+                deed.set()
+            elif not self._given_up:
+                try:
+                    deed()
+                except OSError as error:
+                    self._error, self._given_up = self._error or error, self._gives_up

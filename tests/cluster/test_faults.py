@@ -67,6 +67,35 @@ def test_a_node_that_joins_is_used(tmp_path: Path, nodes: Nodes, on: shoal.Ray) 
     nodes.kill(added[0])
 
 
+class Picky(Slow):
+    """Cannot be loaded where something is not there that it needs."""
+
+    def __setstate__(self, state: Any) -> None:
+        if "BARE" in os.environ:
+            raise ImportError("a library that is not installed on this node")
+        self.__dict__.update(state)
+
+
+def test_a_node_of_no_use_is_done_without(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
+    words: dict[str, Any] = {"seed": 5, "population": 6, "steps": 8, "workers": 6}
+    before = run(Slow(tmp_path / "before"), tmp_path, **words)
+    added: list[Any] = []
+
+    def join() -> None:
+        added.append(nodes.add(env_vars={"BARE": "1"}))
+
+    result = run(
+        Picky(tmp_path / "after"), tmp_path, **words, execution=on, observer=At(6, join)
+    )  # fmt: skip
+    assert result.state == "done"
+    without = [line for line in log_of(result) if "is done without" in line]
+    assert len(without) == 2, "as many as it has CPUs"
+    assert all("a library that is not installed on this node" in line for line in without)
+    assert result.progress.failed == 0
+    assert told(result) == told(before)
+    nodes.kill(added[0])
+
+
 SCRIPT = """
 import sys
 import shoal

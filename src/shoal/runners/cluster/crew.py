@@ -3,7 +3,8 @@
 How many there can be is the cluster's affair: we ask for as many as are wanted, and Ray places them
 as there is room. When a node is lost, its hosts are, and others are asked for. A host that was lost
 may only have been out of reach: whatever it still says is not listened to, and what it still writes
-goes to a place of its own.
+goes to a place of its own. A host that can do nothing, where others can, is kept as it is: its
+place on its node is then taken, and another one is asked for, which comes to be elsewhere.
 """
 
 import queue
@@ -45,6 +46,7 @@ class Berth:
     key: str | None = None  # of the worker that it has
     turn: int = 0
     orders: list[Mapping[str, Any]] = field(default_factory=list)  # not yet sent
+    proven: bool = False  # a worker has been ready there: the user's code can be run
     sending: set[str] = field(default_factory=set)  # what it has saved and is sending to a store
 
 
@@ -88,6 +90,7 @@ class RayCrew:
         self._berths: dict[int, Berth] = {}  # by number
         self._workers: dict[str, Berth] = {}  # by key
         self._vacant: dict[int, Berth] = {}  # by number: those that are there, without a worker
+        self._useless: list[Berth] = []  # kept, so that nobody else is placed there
         self._nodes: Counter[str] = Counter()  # how many are there, by the id of their node
         self._unsent: dict[int, Berth] = {}  # by number: those with orders
         self._asked = 0
@@ -165,6 +168,8 @@ class RayCrew:
 
     def close(self) -> None:
         ray, berths = self._cluster.ray, list(self._berths.values())
+        berths += self._useless
+        self._useless.clear()
         for known in (self._berths, self._workers, self._vacant, self._unsent):
             known.clear()
         with suppress(Exception):  # whatever is wrong with a cluster that we leave
@@ -194,14 +199,17 @@ class RayCrew:
         self._unsent[berth.number] = berth
 
     def _leave(self, berth: Berth) -> None:
+        self._forget(berth)
+        with suppress(Exception):
+            self._cluster.ray.kill(berth.actor)
+
+    def _forget(self, berth: Berth) -> None:
         del self._berths[berth.number]
         self._vacant.pop(berth.number, None)
         self._unsent.pop(berth.number, None)
         if berth.node:
             self._nodes[berth.node] -= 1
             self._nodes += Counter()  # without those where none is left
-        with suppress(Exception):
-            self._cluster.ray.kill(berth.actor)
 
     def _flush(self) -> None:
         for berth in self._unsent.values():
@@ -217,7 +225,8 @@ class RayCrew:
             return
         self._listen(berth)
         for message in done.result():
-            self._hear(berth, message)
+            if berth.number in self._berths:  # or what it has just said was the end of it
+                self._hear(berth, message)
 
     def _hear(self, berth: Berth, message: Mapping[str, Any]) -> None:
         match message:
@@ -239,14 +248,13 @@ class RayCrew:
             case {"log": level, "text": text}:
                 self._say(level, text)
             case {"useless": reason}:
-                raise RunnerError(f"a worker on {berth.name}: {reason}")
+                self._is_useless(berth, f"a worker on {berth.name}: {reason}")
 
     def _hear_of(self, berth: Berth, key: str, message: Mapping[str, Any]) -> None:
         """Hear what the worker `key` says, or what has become of it."""
         match message:
-            case {"said": {"unusable": reason}}:
-                raise RunnerError(f"what is to be trained: {reason}")
             case {"said": said}:
+                berth.proven = berth.proven or "ready" in said
                 if "sending" in said:
                     berth.sending.add(str(said.get("done", said.get("saved"))))
                 self._events.append(Said(key, said))
@@ -282,6 +290,23 @@ class RayCrew:
                 raise RunnerError(f"no worker can be started on the cluster: {unfit(error)}")
             return
         self._log("warning", f"a worker on {berth.name} is lost: {first_line(error)}")
+        self._lost_with(berth)
+
+    def _is_useless(self, berth: Berth, reason: str) -> None:
+        """A host can do nothing: it is done without, if there is another that can.
+
+        Raises:
+            RunnerError: there is none.
+        """
+        self._forget(berth)
+        if not any(other.proven for other in self._berths.values()):
+            raise RunnerError(reason)
+        self._useless.append(berth)
+        self._log("warning", f"{berth.name} is done without: {reason}")
+        self._lost_with(berth)
+
+    def _lost_with(self, berth: Berth) -> None:
+        """Tell what is lost with a host: its worker, and what that was sending."""
         if berth.key is not None and self._workers.pop(berth.key, None) is not None:
             reason = f"its worker was lost with its place on {berth.name}"
             self._events.append(Gone(berth.key, LOST, reason))

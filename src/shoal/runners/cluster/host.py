@@ -287,12 +287,21 @@ class Host:
         try:
             upload = depot.send_off(to)
         except OSError as error:
-            self._say({"useless": str(error)})
+            self._fail(str(error))
         except Exception:  # noqa: BLE001 (whoever leads us is told)
-            self._say({"useless": traceback.format_exc()})
+            self._fail(traceback.format_exc())
         else:
             manifest = None if upload is None else upload.dump()
             self._say({"uploaded": manifest, "to": to, "key": key})
+
+    def _fail(self, reason: str) -> None:
+        """End, as there is nothing that can be done here."""
+        with self._changed:
+            closing, self._closing = self._closing, True
+            if self._crew is not None:
+                self._crew.wake()
+        if not closing:
+            self._say({"useless": reason})
 
     def _tell_printed(self, key: str) -> None:
         """Tell what the attempt `key` has printed since it was last asked for."""
