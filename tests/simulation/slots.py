@@ -1,6 +1,7 @@
 """Slots of a simulated world: each trial a process that loads, trains, saves and reports."""
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,15 +43,18 @@ class SimulatedSlots:
         self._script, self._checkpoints, self._slots = script, checkpoints, slots
         self._seed, self.mishaps, self._said = seed, mishaps, said
         self._running: dict[int, Trial] = {}
+        self._waiting: deque[Trial] = deque()
         self._idle = 0  # how often in a row there was nothing to be said
 
     @property
     def free(self) -> int:
-        return self._slots - len(self._running)
+        return self._slots - len(self._running) - len(self._waiting)
 
     def submit(self, trial: Trial) -> None:
-        assert len(self._running) < self._slots
         assert trial.id not in self._running
+        if len(self._running) >= self._slots:  # there is less room than in the life before
+            self._waiting.append(trial)
+            return
         load = self._checkpoints.load(trial)
         assert load is None or (load / "state.json").is_file(), "what it starts from is there"
         self._checkpoints.prepare(trial)
@@ -68,6 +72,8 @@ class SimulatedSlots:
             if self._running:
                 ids = list(self._running)
                 events += self._ended(self._running.pop(ids[self._script.pick(len(ids))]))
+        while self._waiting and len(self._running) < self._slots:
+            self.submit(self._waiting.popleft())
         if what == 6 and self._said:  # somebody says what was said long ago
             events.append(self._said[self._script.pick(len(self._said))])
         if what == 5 and events:
@@ -91,6 +97,7 @@ class SimulatedSlots:
         for trial in self._running.values():
             self._said.append(Finished(trial.id, 1e9, {"trained": -1.0}, attempt=trial.attempt))
         self._running.clear()
+        self._waiting.clear()
 
     def _ended(self, trial: Trial) -> list[Report | Seen]:
         report = self._report(trial)

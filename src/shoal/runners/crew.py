@@ -108,7 +108,7 @@ class Crew(Protocol):
         ...
 
     def dismiss(self, key: str) -> None:
-        """Let go a worker that has nothing to do and nothing that is needed."""
+        """Let go a worker, if it is there, that has nothing to do and nothing that is needed."""
         ...
 
     def wait(self, seconds: float) -> Sequence[Event]:
@@ -236,8 +236,9 @@ class ProcessCrew:
         self._processes.signal(key, signal.SIGKILL)
 
     def dismiss(self, key: str) -> None:
-        self._mates[key].dismissed = True
-        self.end(key)
+        if (mate := self._mates.get(key)) is not None:
+            mate.dismissed = True
+            self.end(key)
 
     def wait(self, seconds: float) -> Sequence[Event]:
         for ready, _ in self._selector.select(0 if self._events else seconds):

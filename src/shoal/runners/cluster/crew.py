@@ -147,8 +147,8 @@ class RayCrew:
             self._order(berth, {"end": key})
 
     def dismiss(self, key: str) -> None:
-        berth = self._workers.pop(key)
-        self._leave(berth)
+        if (berth := self._workers.pop(key, None)) is not None:
+            self._leave(berth)
 
     def wait(self, seconds: float) -> Sequence[Event]:
         self._flush()
