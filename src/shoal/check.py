@@ -7,6 +7,7 @@ ago before a trial, and looked at after it.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,9 @@ from shoal.config import Config, changed
 from shoal.controller import Observer
 from shoal.core.records import Trial
 from shoal.core.tuner import Tuner
-from shoal.home import Folder
+from shoal.home import Folder, default_home
+from shoal.runners.base import RunnerError
+from shoal.runners.cluster.connection import Cluster
 from shoal.views import Row, copies
 
 MEMBERS = STEPS = 2
@@ -57,14 +60,19 @@ def check(config: Config, tell: Callable[[str], None]) -> tuple[list[Finding], f
         ExperimentError: trials cannot be run at all.
         KeyboardInterrupt: the user did not want to wait.
     """
-    config = changed(config, {"execution": "local"})  # it is this machine that we can look into
+    cluster: list[Finding] = []
+    if config.execution is not None:
+        tell("looking at the cluster; trials are tried on this machine, which can be looked into")
+        cluster = list(about_cluster(config))
+        config = changed(config, {"execution": "local"})
     with jobs.Job().ground(config):
         pass  # there is something to run on
     with TemporaryDirectory(prefix="shoal-check-") as temporary:
         root = Path(temporary) / "checkpoints"
         watch = Watch(root, tell)
         rows = tried(small(config, root), temporary, watch)
-        found = [*about_folder(config), *about_trials(rows), *about_checkpoints(rows, root, watch)]
+        found = [*cluster, *about_folder(config), *about_trials(rows)]
+        found += about_checkpoints(rows, root, watch)
         if config.trainable is not None and any(row.metric is not None for row in rows):
             held = Config.restore(small(config, root).dump() | {"checkpoints": None, "hold": True})
             tell("once more, with states that stay in memory")
@@ -135,6 +143,33 @@ class Watch(Observer):
     def said(self, level: str, text: str) -> None:
         if level == "warning":
             self._tell(f"warning: {text}")
+
+
+def about_cluster(config: Config) -> Iterator[Finding]:
+    """Whether every node can do its part: the same shoal, what it loads and saves, and room.
+
+    Raises:
+        ExperimentError: it cannot be reached.
+    """
+    where = config.checkpoints or config.home or default_home()
+    folders = [where, *where.parents] if isinstance(where, Path) else []
+    new = [folder for folder in folders if not folder.exists()]
+    need = jobs.need_of(config)
+    with jobs.Job().ground(config) as cluster:
+        assert isinstance(cluster, Cluster)
+        many = len(cluster.nodes())
+        what = "every node of the cluster can load and save"
+        try:
+            cluster.check(where if isinstance(where, Path) else str(where), config.env)
+            yield Finding(what, ok=True, detail=f"{many}, in {where}")
+        except RunnerError as error:
+            yield Finding(what, ok=False, detail=str(error))
+        enough = cluster.can_ever(need)
+        detail = f"for a trial: {need}" if enough else f"none has {need}, which a trial needs"
+        yield Finding("a node is large enough", ok=enough, detail=detail)
+    with suppress(OSError):  # somebody has put something into one
+        for folder in new:
+            folder.rmdir()
 
 
 def about_folder(config: Config) -> Iterator[Finding]:

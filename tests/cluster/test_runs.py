@@ -197,3 +197,31 @@ def test_the_users_token_is_shown_to_a_cluster_at_a_distance(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     show_token("ray://far:10001")
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_an_experiment_is_checked_with_its_cluster(tmp_path: Path, nodes: Nodes) -> None:
+    script = """
+        from shoal.trial import current
+        trial = current()
+        x = float((trial.load / "x").read_text()) if trial.load else 0.0
+        (trial.save / "x").write_text(str(x + 1.0))
+        trial.finish(x)
+    """
+    (tmp_path / "train.py").write_text(dedent(script))
+    config: dict[str, Any] = {
+        "command": "python3 train.py", "space": {"x": {"float": [0, 1]}}, "population": 2,
+        "steps": 1, "checkpoints": "new/c",
+        "execution": {"engine": "ray", "address": nodes.address},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shell = Shell(tmp_path / "home")
+    said = shell("check", tmp_path / "config.json")
+    assert said.returncode == 0, said.stderr
+    assert "every node of the cluster can load and save" in said.stdout
+    assert "for a trial: 1 CPU" in said.stdout
+    config["execution"]["resources"] = {"moon": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = shell("check", tmp_path / "config.json")
+    assert said.returncode == 1, said.stderr
+    assert "none has 1 CPU, 3 moon, which a trial needs" in said.stdout
+    assert {path.name for path in tmp_path.iterdir()} <= {"train.py", "config.json", "home"}
