@@ -7,7 +7,6 @@ ago before a trial, and looked at after it.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +18,7 @@ from shoal.config import Config, changed
 from shoal.controller import Observer
 from shoal.core.records import Trial
 from shoal.core.tuner import Tuner
-from shoal.home import Folder, default_home
-from shoal.runners.base import RunnerError
+from shoal.home import ExperimentError, Folder, default_home
 from shoal.runners.cluster.connection import Cluster
 from shoal.views import Row, copies
 
@@ -65,7 +63,7 @@ def check(config: Config, tell: Callable[[str], None]) -> tuple[list[Finding], f
         tell("looking at the cluster; trials are tried on this machine, which can be looked into")
         cluster = list(about_cluster(config))
         config = changed(config, {"execution": "local"})
-    with jobs.Job().ground(config):
+    with jobs.Job().ground(config, config.directory):
         pass  # there is something to run on
     with TemporaryDirectory(prefix="shoal-check-") as temporary:
         root = Path(temporary) / "checkpoints"
@@ -146,30 +144,19 @@ class Watch(Observer):
 
 
 def about_cluster(config: Config) -> Iterator[Finding]:
-    """Whether every node can do its part: the same shoal, what it loads and saves, and room.
-
-    Raises:
-        ExperimentError: it cannot be reached.
-    """
-    where = config.checkpoints or config.home or default_home()
-    folders = [where, *where.parents] if isinstance(where, Path) else []
-    new = [folder for folder in folders if not folder.exists()]
-    need = jobs.need_of(config)
-    with jobs.Job().ground(config) as cluster:
-        assert isinstance(cluster, Cluster)
-        many = len(cluster.nodes())
-        what = "every node of the cluster can load and save"
-        try:
-            cluster.check(where if isinstance(where, Path) else str(where), config.env)
-            yield Finding(what, ok=True, detail=f"{many}, in {where}")
-        except RunnerError as error:
-            yield Finding(what, ok=False, detail=str(error))
-        enough = cluster.can_ever(need)
-        detail = f"for a trial: {need}" if enough else f"none has {need}, which a trial needs"
-        yield Finding("a node is large enough", ok=enough, detail=detail)
-    with suppress(OSError):  # somebody has put something into one
-        for folder in new:
-            folder.rmdir()
+    """Whether every node can do its part: the same shoal, what it loads and saves, and room."""
+    where, need = config.checkpoints or config.home or default_home(), jobs.need_of(config)
+    what = "every node of the cluster can load and save"
+    try:
+        with jobs.Job().ground(config, where) as cluster:
+            assert isinstance(cluster, Cluster)
+            many, enough = len(cluster.nodes()), cluster.can_ever(need)
+    except ExperimentError as error:
+        yield Finding(what, ok=False, detail=str(error))
+        return
+    yield Finding(what, ok=True, detail=f"{many}, in {where}")
+    detail = f"for a trial: {need}" if enough else f"none has {need}, which a trial needs"
+    yield Finding("a node is large enough", ok=enough, detail=detail)
 
 
 def about_folder(config: Config) -> Iterator[Finding]:

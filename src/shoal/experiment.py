@@ -122,7 +122,7 @@ def run(
     trackers.wanted(config)
     chosen = None if home is None else home_of(home)
     root = chosen or config.home or homes.default_home()
-    with job.ground(config) as ground:
+    with job.ground(config, config.checkpoints or root) as ground:
         folder = homes.create(root, lambda partial: prepare(partial, config))
         if chosen is None and root != homes.default_home():
             homes.link(folder, homes.default_home())
@@ -188,7 +188,7 @@ def resume(
         )
     job = Job.of(config, work, inline=inline)
     own(folder.id, folder.path.parent, config, new=False)
-    with job.ground(config) as ground:
+    with job.ground(config, config.checkpoints or folder.path) as ground:
         make_runner = job.runner(folder, config, ground)
         return watched(folder, config, make_runner, observer, [], verbose=verbose)
 

@@ -69,17 +69,22 @@ class Job:
             raise ExperimentError(str(error)) from error
 
     @contextmanager
-    def ground(self, config: Config) -> Iterator[Gpus | Cluster]:
+    def ground(self, config: Config, where: Path | str) -> Iterator[Gpus | Cluster]:
         """Where they can run: the GPUs for them, or a cluster, which is reached and let go of.
 
+        Args:
+            config: the experiment.
+            where: the folder, or the place in an object store, that all nodes have to have.
+
         Raises:
-            ExperimentError: there are too few GPUs, or the cluster cannot be reached.
+            ExperimentError: there are too few GPUs, or the cluster cannot be reached, or one of its
+                nodes is not as it has to be.
         """
         try:
             if config.execution is None:
                 ground: Gpus | Cluster = places(config)
             else:
-                ground = self._cluster(config, config.execution)
+                ground = self._cluster(config, config.execution, where)
         except RunnerError as error:
             raise ExperimentError(str(error)) from error
         try:
@@ -88,12 +93,17 @@ class Job:
             if isinstance(ground, Cluster):
                 ground.disconnect()
 
-    def _cluster(self, config: Config, execution: Ray) -> Cluster:
+    def _cluster(self, config: Config, execution: Ray, where: Path | str) -> Cluster:
         env = dict(execution.runtime_env)
         if self._shipped(execution):
             env.setdefault("working_dir", str(config.directory))
         cluster = Cluster(execution.address, env)
         cluster.connect()
+        try:
+            cluster.check(where, config.env)
+        except BaseException:
+            cluster.disconnect()
+            raise
         return cluster
 
     def _shipped(self, execution: Ray) -> bool:
@@ -202,7 +212,7 @@ class Job:
             store=config.checkpoints if isinstance(config.checkpoints, str) else None,
             hide_gpus=config.gpus_per_trial == 0,
         )
-        cluster.check(duty.store or checkpoints.root, config.env)
+        checkpoints.root.mkdir(parents=True, exist_ok=True)  # hosts look for it
         return RayCrew(cluster, need_of(config), duty, folder=folder, log=log)
 
     def _imports(self, config: Config, module: str) -> Imports:

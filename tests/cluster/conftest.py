@@ -66,6 +66,12 @@ class Nodes:
         with suppress(Exception):  # it is dead
             self._cluster.remove_node(node, allow_graceful=False)
 
+    def there(self) -> list[Any]:
+        """The nodes that Ray takes for alive."""
+        import ray  # noqa: PLC0415
+
+        return [node for node in ray.nodes() if node["Alive"]]
+
     def close(self) -> None:
         self._disconnect()
         self._cluster.shutdown()

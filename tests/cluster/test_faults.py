@@ -18,6 +18,7 @@ from shoal.core.records import LOST
 from shoal.home import Folder
 from shoal.runners.crew import Gone
 from tests.cluster.conftest import Nodes
+from tests.faults.test_disks import mounts, private
 from tests.lab import log_of, until
 from tests.runners.test_conformance import made
 from tests.runners.test_workers import Toy, run, told
@@ -129,17 +130,28 @@ def test_a_controller_is_killed_and_resumed(tmp_path: Path, on: shoal.Ray) -> No
     assert plain == [{**row, "attempt": 1} for row in told(whole)]
 
 
-def test_a_folder_that_a_node_does_not_have(
-    tmp_path: Path, on: shoal.Ray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from shoal.runners.cluster import connection  # noqa: PLC0415
-
-    def answer(*asked: object) -> tuple[str, str | None, str]:
-        return connection.shoal_version(), "no such folder", "none"
-
-    monkeypatch.setattr(connection, "answer", answer)
-    with pytest.raises(shoal.ExperimentError, match="name a folder that all nodes mount"):
-        run(Slow(tmp_path / "d"), tmp_path, execution=on)
+@pytest.mark.skipif(not mounts(), reason="this machine lets us mount nothing")
+def test_a_folder_that_a_node_does_not_have(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
+    """A node with a disk of its own where the others have the folder for checkpoints."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    join = f"mount -t tmpfs none {folder} && exec {sys.executable} -m ray.scripts.scripts start"
+    join += f" --address={nodes.address} --num-cpus=1 --block"
+    before = len(nodes.there())
+    process = subprocess.Popen(private(join), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: len(nodes.there()) > before, 60.0)
+        with pytest.raises(shoal.ExperimentError, match="does not find there what was written"):
+            run(Slow(tmp_path / "d"), tmp_path, execution=on, checkpoints=folder)
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+    until(lambda: len(nodes.there()) == before, 60.0)
+    assert not (tmp_path / "d").exists(), "nothing was trained"
+    assert not list(folder.iterdir())
+    assert not (tmp_path / "home").exists()
 
 
 def test_what_a_host_writes_that_was_given_up_is_nowhere(tmp_path: Path, on: shoal.Ray) -> None:

@@ -79,7 +79,7 @@ def made(folder: Path, what: Any, *, inline: bool = False, **more: Any) -> Lab:
     population = Population(SIZE)
     checkpoints = Checkpoints(checkpoint_root(there, None), population)
     job = jobs.Job.of(config, work, inline=inline)
-    with job.ground(config) as ground:
+    with job.ground(config, there.path) as ground:
         make = job.runner(there, config, ground)
     return Lab(make(checkpoints, lambda *_: None), population, checkpoints)
 

@@ -144,6 +144,7 @@ class Cluster:
         """
         token = uuid.uuid4().hex
         shelf = shelf_of(str(where))
+        new = [] if isinstance(shelf, Bucket) else missing(Path(shelf.url))
         try:
             shelf.write(f"{TOKEN}{token}", token.encode())
         except OSError as error:
@@ -157,6 +158,9 @@ class Cluster:
         finally:
             for name in ("", *(f"-{node[:12]}" for node in nodes)):
                 shelf.erase(f"{TOKEN}{token}{name}")
+            with suppress(OSError):  # there is something in it by now
+                for folder in new:
+                    folder.rmdir()
 
     def _ask(self, node: str, where: str, token: str, env: Mapping[str, str]) -> Any:
         strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -222,6 +226,11 @@ def show_token(address: str) -> None:
     there = "RAY_AUTH_TOKEN" in os.environ or any(p and Path(p).is_file() for p in places)
     if address.startswith(CLIENT) and there:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def missing(folder: Path) -> list[Path]:
+    """`folder` and those above it, as far as they are not there, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def knock(address: str) -> None:
