@@ -24,13 +24,7 @@ UNUSED_S = 600.0  # after which something may go from there
 
 
 class Depot(Protocol):
-    """What a host does with checkpoints.
-
-    Attributes:
-        far: whether what was saved has to be sent off; else whoever leads finds it where it lies.
-    """
-
-    far: bool
+    """What a host does with checkpoints, wherever they are."""
 
     def load(self, path: str) -> str:
         """Where that is on this machine.
@@ -42,14 +36,6 @@ class Depot(Protocol):
 
     def stage(self, path: str) -> str:
         """Where to save what will be that."""
-        ...
-
-    def send_off(self, path: str) -> Upload | None:
-        """Send what was saved for it; None if nothing was. May be called in any thread.
-
-        Raises:
-            OSError: it cannot be sent.
-        """
         ...
 
     def drop(self, path: str) -> None:
@@ -71,8 +57,6 @@ class Mounted:
         RunnerError: it is not there.
     """
 
-    far = False
-
     def __init__(self, root: str) -> None:
         if not Path(root).is_dir():
             raise RunnerError(f"there is no folder {root}, where checkpoints are")
@@ -84,9 +68,6 @@ class Mounted:
 
     def stage(self, path: str) -> str:
         return str(self._staging / Path(path).relative_to(self._root))
-
-    def send_off(self, path: str) -> Upload | None:
-        raise NotImplementedError
 
     def drop(self, path: str) -> None:
         shutil.rmtree(self.stage(path), ignore_errors=True)
@@ -103,8 +84,6 @@ class Stored:
         root: the folder that stands for it where hosts are led from.
         experiment: whose they are.
     """
-
-    far = True
 
     def __init__(self, bucket: Bucket, root: str, experiment: str) -> None:
         self._bucket, self._root = bucket, root
@@ -129,6 +108,11 @@ class Stored:
         return str(self._staging / self._place(path))
 
     def send_off(self, path: str) -> Upload | None:
+        """Send what was saved for it; None if nothing was. May be called in any thread.
+
+        Raises:
+            OSError: it cannot be sent.
+        """
         staged, place = Path(self.stage(path)), self._place(path)
         if not saved(staged):
             return None

@@ -270,7 +270,7 @@ class Host:
                 there = to is not None and ("done" in message or "seconds" in message)
                 if to is not None and not there:
                     depot.drop(to)
-                if to is not None and there and depot.far:
+                if to is not None and there and isinstance(depot, Stored):
                     self._say({"worker": worker, "said": {**message, "sending": True}})
                     self._sender.submit(self._send_off, depot, key, to)
                     return
@@ -282,7 +282,7 @@ class Host:
                     self._printed(key)
                 self._say({"worker": worker, "gone": kind, "reason": reason})
 
-    def _send_off(self, depot: Depot, key: str, to: str) -> None:
+    def _send_off(self, depot: Stored, key: str, to: str) -> None:
         """Send what was saved for `key`, and tell of it."""
         try:
             upload = depot.send_off(to)
