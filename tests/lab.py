@@ -52,3 +52,26 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 def log_of(result: shoal.Result) -> list[str]:
     with result.folder.open() as store:
         return [line.text for line in store.lines()]
+
+
+def run(what: Any, folder: Path, **words: Any) -> shoal.Result:
+    given = {"space": SPACE, "population": 4, "steps": 5, "workers": 2, "home": folder / "home"}
+    return shoal.run(what, **{**given, **words})
+
+
+def told(result: shoal.Result) -> list[dict[str, Any]]:
+    """All that was decided and reported, by trial."""
+    return [{k: v for k, v in row.items() if k != "intermediate"} for row in result.export()]
+
+
+class At(shoal.Observer):
+    """Does something once so many trials have ended."""
+
+    def __init__(self, finished: int, what: Any) -> None:
+        self._finished, self._what, self.done = finished, what, False
+
+    def changed(self, tuner: shoal.Tuner, waiting: str) -> None:
+        ended = len(tuner.population.trials) - len(tuner.population.running)
+        if not self.done and ended >= self._finished:
+            self.done = True
+            self._what()

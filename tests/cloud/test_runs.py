@@ -14,9 +14,9 @@ from shoal import buckets
 from shoal.buckets import Bucket
 from shoal.config import ConfigError
 from shoal.experiment import remove
-from tests.lab import experiment
-from tests.runners.test_workers import Toy, function, run, told
+from tests.lab import experiment, run, told
 from tests.servers import bucket, serving_s3
+from tests.toys import Toy, function
 
 
 def kept(folder: Path) -> set[str]:

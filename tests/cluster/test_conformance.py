@@ -8,10 +8,10 @@ import pytest
 
 import shoal
 from tests.runners import conformance
-from tests.runners.conformance import Lab
-from tests.runners.test_conformance import Trainable, function, made
+from tests.runners.conformance import Lab, made
+from tests.toys import Acting, acting
 
-KINDS: dict[str, Any] = {"script": None, "function": function, "trainable": Trainable}
+KINDS: dict[str, Any] = {"script": None, "function": acting, "trainable": Acting}
 
 
 @pytest.fixture(params=KINDS)

@@ -19,30 +19,9 @@ from shoal.home import Folder
 from shoal.runners.crew import Gone
 from tests.cluster.conftest import Nodes
 from tests.faults.test_disks import mounts, private
-from tests.lab import log_of, until
-from tests.runners.test_conformance import made
-from tests.runners.test_workers import Toy, run, told
-
-
-class Slow(Toy):
-    """The toy, with steps that take a moment."""
-
-    def step(self, state: Any, hparams: Any) -> Any:
-        time.sleep(0.2)
-        return super().step(state, hparams)
-
-
-class At(shoal.Observer):
-    """Does something once so many trials have ended."""
-
-    def __init__(self, finished: int, what: Any) -> None:
-        self._finished, self._what, self.done = finished, what, False
-
-    def changed(self, tuner: shoal.Tuner, waiting: str) -> None:
-        ended = len(tuner.population.trials) - len(tuner.population.running)
-        if not self.done and ended >= self._finished:
-            self.done = True
-            self._what()
+from tests.lab import At, log_of, run, told, until
+from tests.runners.conformance import made
+from tests.toys import Picky, Slow
 
 
 def test_a_node_is_lost_in_the_middle(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
@@ -68,15 +47,6 @@ def test_a_node_that_joins_is_used(tmp_path: Path, nodes: Nodes, on: shoal.Ray) 
     nodes.kill(added[0])
 
 
-class Picky(Slow):
-    """Cannot be loaded where something is not there that it needs."""
-
-    def __setstate__(self, state: Any) -> None:
-        if "BARE" in os.environ:
-            raise ImportError("a library that is not installed on this node")
-        self.__dict__.update(state)
-
-
 def test_a_node_of_no_use_is_done_without(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
     words: dict[str, Any] = {"seed": 5, "population": 6, "steps": 8, "workers": 6}
     before = run(Slow(tmp_path / "before"), tmp_path, **words)
@@ -100,9 +70,8 @@ def test_a_node_of_no_use_is_done_without(tmp_path: Path, nodes: Nodes, on: shoa
 SCRIPT = """
 import sys
 import shoal
-from tests.cluster.test_faults import Slow
-from tests.runners.test_conformance import made
-from tests.runners.test_workers import run
+from tests.lab import run
+from tests.toys import Slow
 from pathlib import Path
 folder = Path(sys.argv[1])
 run(Slow(folder / "d"), folder, population=4, steps=8, workers=4, seed=5,

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,8 +13,8 @@ import shoal
 from shoal.runners.cluster.connection import show_token
 from tests.cli.shell import Shell
 from tests.cluster.conftest import Nodes
-from tests.lab import experiment, log_of
-from tests.runners.test_workers import Toy, function, run, told
+from tests.lab import experiment, log_of, run, told
+from tests.toys import Toy, function, pausing, seeing
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits-pytorch"
 
@@ -41,14 +40,8 @@ def test_what_is_printed_comes_back(tmp_path: Path, on: shoal.Ray) -> None:
         assert text == f"step {row.step}\n"
 
 
-def slow(trial: Any) -> float:
-    (trial.save / "x").write_text("x")
-    time.sleep(0.5)
-    return 1.0
-
-
 def test_more_are_wanted_than_there_is_room_for(tmp_path: Path, on: shoal.Ray) -> None:
-    result = run(slow, tmp_path, population=8, steps=3, workers=8, execution=on)
+    result = run(pausing, tmp_path, population=8, steps=3, workers=8, execution=on)
     assert result.state == "done"
     assert any("workers on the cluster: 4 of 8, on 2 nodes" in line for line in log_of(result))
 
@@ -58,7 +51,7 @@ def test_nothing_is_begun_on_a_cluster_that_is_not_there(
 ) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # as other tests leave it
     with pytest.raises(shoal.ExperimentError, match=r"cannot be reached.*`ray status`"):
-        run(slow, tmp_path, execution={"engine": "ray", "address": "127.0.0.1:1"})
+        run(pausing, tmp_path, execution={"engine": "ray", "address": "127.0.0.1:1"})
     assert not list((tmp_path / "home").glob("*"))
 
 
@@ -71,7 +64,7 @@ def test_whoever_waits_for_room_is_told(tmp_path: Path, on: shoal.Ray) -> None:
             seen.append(waiting)
 
     execution = {"engine": "ray", "address": on.address, "resources": {"moon": 1}}
-    result = run(slow, tmp_path, execution=execution, observer=Watch(), max_duration=2)
+    result = run(pausing, tmp_path, execution=execution, observer=Watch(), max_duration=2)
     assert result.state == "done", result.reason
     assert any("it needs 1 CPU, 1 moon, which no node of it has" in text for text in seen)
 
@@ -93,7 +86,7 @@ def test_the_digits_experiment_as_it_is(tmp_path: Path, on: shoal.Ray) -> None:
     for name, more in (("there", ["--on", "ray", "--address", on.address]), ("here", [])):
         code = tmp_path / name
         shutil.copytree(EXAMPLE, code, ignore=shutil.ignore_patterns("checkpoints"))
-        said = shell("run", code / "config.yml", "--steps", "3", "--name", name, *more)
+        said = shell("run", code / "config.yml", "--steps", "2", "--name", name, *more)
         assert said.returncode == 0, said.stderr
         results[name] = shoal.open(name, home=tmp_path / "home")
     assert told(results["there"]) == told(results["here"])
@@ -130,26 +123,24 @@ def test_a_command_that_fails_and_one_that_takes_too_long(tmp_path: Path, on: sh
     assert (result.folder.trial(failed[1].id, 1) / "stderr").read_text() == "this one is bad\n"
 
 
-def sees(trial: Any) -> float:
-    """How many GPUs it sees, and notes which."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    (trial.save / "sees").write_text(f"{visible} {os.environ.get('COLOUR')}")
-    return 1.0
-
-
 def test_what_a_worker_needs_is_given_to_it(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
     """Ray's own bookkeeping: no GPU has to be there for it."""
     special = nodes.add(num_cpus=1, num_gpus=1, resources={"moon": 2})
-    words: dict[str, Any] = {"population": 2, "steps": 1, "env": {"COLOUR": "blue"}, "keep": "all"}
     execution = {
         "engine": "ray", "address": on.address, "cpus_per_trial": 0.5, "resources": {"moon": 1},
     }  # fmt: skip
-    result = run(sees, tmp_path, **words, execution=execution, gpus_per_trial=0.5, workers=2)
-    seen = [(path / "sees").read_text() for path in result.checkpoints.glob("*/0")]
-    assert seen == ["0 blue", "0 blue"], "they share one"
-    assert any("workers on the cluster: 2 of 2" in line for line in log_of(result))
-    result = run(sees, tmp_path, **words, execution=execution, gpus_per_trial=0)
-    assert {(path / "sees").read_text() for path in result.checkpoints.glob("*/0")} == {" blue"}
+    seen = {}
+    for gpus in (0.5, 0):
+        notes = tmp_path / str(gpus)
+        notes.mkdir()
+        result = run(
+            seeing, tmp_path, population=2, steps=1, workers=2, gpus_per_trial=gpus,
+            execution=execution, env={"COLOUR": "blue", "NOTES": str(notes)},
+        )  # fmt: skip
+        assert any("workers on the cluster: 2 of 2" in line for line in log_of(result))
+        seen[gpus] = [(notes / member).read_text() for member in ("0", "1")]
+    assert seen[0.5] == ["0 blue", "0 blue"], "they share one"
+    assert seen[0] == [" blue", " blue"]
     nodes.kill(special)
 
 

@@ -16,9 +16,8 @@ from shoal.experiment import remove
 from shoal.runners.cluster.host import Duty, Host
 from shoal.runners.forkserver import Imports
 from tests.cluster.conftest import Nodes
-from tests.cluster.test_faults import At, Slow
-from tests.lab import experiment, until
-from tests.runners.test_workers import Toy, function, run, told
+from tests.lab import At, experiment, run, told, until
+from tests.toys import Slow, Toy, function
 
 
 def variables() -> dict[str, str]:

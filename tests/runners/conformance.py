@@ -9,13 +9,33 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from shoal import experiment, jobs
+from shoal import home as homes
 from shoal.checkpoints import Checkpoints
+from shoal.config import Config
 from shoal.core.live import Live
 from shoal.core.population import Population
 from shoal.core.records import LOST, Failed, Finished, Report, Trial
+from shoal.result import checkpoint_root
 from shoal.runners.base import Runner
 
+SPACE: dict[str, Any] = {"do": {"choice": ["finish", "crash", "nan", "die", "sleep"]}}
+SIZE = 8
+SCRIPT = """
+import os, signal, sys, time
+from shoal.trial import current
+trial = current()
+do = trial.hparams["do"]
+if do == "die": os.kill(os.getpid(), signal.SIGKILL)
+if do == "sleep": time.sleep(600)
+if do == "crash": raise ValueError("as was asked")
+(trial.save / "x").write_text("x")
+trial.finish(float("nan") if do == "nan" else 1.0)
+"""
 BOUND_S = 3.0  # for a wait in which nothing happens: a second, on a busy machine
 
 
@@ -58,6 +78,23 @@ class Lab:
     def kinds(self) -> dict[int, str]:
         """What became of each trial."""
         return {r.trial: "finished" if isinstance(r, Finished) else r.kind for r in self.reports}
+
+
+def made(folder: Path, what: Any, *, inline: bool = False, **more: Any) -> Lab:
+    """A lab whose runner is the one that `what` is trained with: a script, where it is None."""
+    words: dict[str, Any] = {"space": SPACE, "population": SIZE, "workers": SIZE, **more}
+    if what is None:
+        (folder / "trial.py").write_text(SCRIPT)
+        config, work = Config(command="python3 trial.py", directory=folder, **words), None
+    else:
+        config, work = experiment.described(what, words), what
+    there = homes.create(folder / "home", partial(experiment.prepare, config=config))
+    population = Population(SIZE)
+    checkpoints = Checkpoints(checkpoint_root(there, None), population)
+    job = jobs.Job.of(config, work, inline=inline)
+    with job.ground(config, there.path) as ground:
+        make = job.runner(there, config, ground)
+    return Lab(make(checkpoints, lambda *_: None), population, checkpoints)
 
 
 def each_trial_is_reported_once(lab: Lab, *, dies: bool) -> None:

@@ -1,87 +1,21 @@
 """Every runner does what the loop expects of one."""
 
-import os
-import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from shoal import experiment, jobs
-from shoal import home as homes
 from shoal.checkpoints import Checkpoints
-from shoal.config import Config
 from shoal.core.population import Population
 from shoal.core.records import Trial
-from shoal.result import checkpoint_root
 from shoal.runners.inline import InlineRunner
 from tests.lab import until
 from tests.runners import conformance
-from tests.runners.conformance import Lab
-
-SPACE = {"do": {"choice": ["finish", "crash", "nan", "die", "sleep"]}}
-SIZE = 8
-SCRIPT = """
-import os, signal, sys, time
-from shoal.trial import current
-trial = current()
-do = trial.hparams["do"]
-if do == "die": os.kill(os.getpid(), signal.SIGKILL)
-if do == "sleep": time.sleep(600)
-if do == "crash": raise ValueError("as was asked")
-(trial.save / "x").write_text("x")
-trial.finish(float("nan") if do == "nan" else 1.0)
-"""
-
-
-def act(do: str) -> float:
-    """What a trial does."""
-    if do == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if do == "sleep":
-        time.sleep(600)
-    if do == "crash":
-        raise ValueError("as was asked")
-    return float("nan") if do == "nan" else 1.0
-
-
-def function(trial: Any) -> float:
-    return act(trial.hparams["do"])
-
-
-class Trainable:
-    def init(self, hparams: Any, seed: int) -> int:
-        return 0
-
-    def step(self, state: int, hparams: Any) -> tuple[int, float]:
-        return state + 1, act(hparams["do"])
-
-    def save(self, state: int, path: Path) -> None:
-        (path / "x").write_text(str(state))
-
-    def load(self, path: Path) -> int:
-        return int((path / "x").read_text())
-
-
-def made(folder: Path, what: Any, *, inline: bool = False, **more: Any) -> Lab:
-    words: dict[str, Any] = {"space": SPACE, "population": SIZE, "workers": SIZE, **more}
-    if what is None:
-        (folder / "trial.py").write_text(SCRIPT)
-        config, work = Config(command="python3 trial.py", directory=folder, **words), None
-    else:
-        config, work = experiment.described(what, words), what
-    there = homes.create(folder / "home", partial(experiment.prepare, config=config))
-    population = Population(SIZE)
-    checkpoints = Checkpoints(checkpoint_root(there, None), population)
-    job = jobs.Job.of(config, work, inline=inline)
-    with job.ground(config, there.path) as ground:
-        make = job.runner(there, config, ground)
-    return Lab(make(checkpoints, lambda *_: None), population, checkpoints)
+from tests.runners.conformance import SIZE, Lab, made
+from tests.toys import Acting, act, acting
 
 
 def in_memory(folder: Path) -> Lab:
@@ -94,10 +28,10 @@ def in_memory(folder: Path) -> Lab:
 
 MAKERS: dict[str, Callable[[Path], Lab]] = {
     "script": lambda folder: made(folder, None),
-    "function": lambda folder: made(folder, function),
-    "trainable": lambda folder: made(folder, Trainable),
-    "inline function": lambda folder: made(folder, function, inline=True),
-    "inline trainable": lambda folder: made(folder, Trainable, inline=True),
+    "function": lambda folder: made(folder, acting),
+    "trainable": lambda folder: made(folder, Acting),
+    "inline function": lambda folder: made(folder, acting, inline=True),
+    "inline trainable": lambda folder: made(folder, Acting, inline=True),
     "in memory": in_memory,
 }
 IN_PROCESSES = ["script", "function", "trainable"]
@@ -175,7 +109,7 @@ def ours(folder: Path) -> list[psutil.Process]:
 
 
 def test_this_would_see_a_process(tmp_path: Path) -> None:
-    lab = made(tmp_path, function)
+    lab = made(tmp_path, acting)
     lab.submit("sleep")
     until(lambda: lab.runner.wait() or ours(tmp_path))
     assert ours(tmp_path)

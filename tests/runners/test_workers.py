@@ -1,7 +1,6 @@
 """Warm workers, through real runs: what is held, saved and made again, and what goes wrong."""
 
 import copy
-import json
 import os
 import random
 import signal
@@ -23,71 +22,8 @@ from shoal.history import History
 from shoal.home import Folder
 from shoal.orders import Order, put
 from shoal.orders import waiting as waiting_orders
-from tests.lab import SPACE, log_of, until
-
-Theta = dict[str, Any]
-
-
-class Toy:
-    """The paper's toy, which tells in a file of each thing it does."""
-
-    def __init__(self, diary: Path) -> None:
-        self.diary = diary
-
-    def note(self, *words: object) -> None:
-        with self.diary.open("a") as file:
-            file.write(json.dumps([os.getpid(), *words]) + "\n")
-
-    def notes(self, what: str) -> list[list[Any]]:
-        lines = [json.loads(line) for line in self.diary.read_text().splitlines()]
-        return [line for line in lines if line[1] == what]
-
-    def init(self, hparams: Hparams, seed: int) -> Theta:
-        self.note("init", seed)
-        return {"theta": [0.9, 0.9], "noise": random.random(), "steps": 0}
-
-    def step(self, state: Theta, hparams: Hparams) -> tuple[Theta, float]:
-        self.note("step", state["steps"])
-        hs = (hparams["h0"], hparams["h1"])
-        for _ in range(4):
-            state["theta"] = [t - 0.02 * h * t for t, h in zip(state["theta"], hs, strict=True)]
-        state["noise"] += 1e-3 * random.random()
-        state["steps"] += 1
-        return state, 1.2 - sum(t * t for t in state["theta"]) + 1e-3 * state["noise"]
-
-    def save(self, state: Theta, path: Path) -> None:
-        self.note("save", state["steps"])
-        random.random()  # is nobody's affair
-        (path / "state.json").write_text(json.dumps(state))
-
-    def load(self, path: Path) -> Theta:
-        self.note("load")
-        random.random()
-        state: Theta = json.loads((path / "state.json").read_text())
-        return state
-
-
-def run(what: Any, folder: Path, **words: Any) -> shoal.Result:
-    given = {"space": SPACE, "population": 4, "steps": 5, "workers": 2, "home": folder / "home"}
-    return shoal.run(what, **{**given, **words})
-
-
-def told(result: shoal.Result) -> list[dict[str, Any]]:
-    """All that was decided and reported, by trial."""
-    return [{k: v for k, v in row.items() if k != "intermediate"} for row in result.export()]
-
-
-def function(trial: Any) -> Mapping[str, float]:
-    """The toy, as a function."""
-    file = "theta.json"
-    theta = json.loads((trial.load / file).read_text()) if trial.load else [0.9, 0.9]
-    for _ in range(4):
-        hs = (trial.hparams["h0"], trial.hparams["h1"])
-        theta = [t - 0.02 * h * t for t, h in zip(theta, hs, strict=True)]
-        trial.report(1.2 - sum(t * t for t in theta))
-    (trial.save / file).write_text(json.dumps(theta))
-    print(f"step {trial.step}")
-    return {"quality": 1.2 - sum(t * t for t in theta) + 1e-6 * random.random()}
+from tests.lab import SPACE, log_of, run, told, until
+from tests.toys import Broken, Killed, Late, Stopping, Stuck, Theta, Toy, function
 
 
 # the one returns a number, the other a mapping
@@ -104,33 +40,6 @@ def test_the_journal_is_the_same_however_many_work(tmp_path: Path, form: str, me
     best = results[0].best
     assert best is not None
     assert best.checkpoint is not None
-
-
-class Late:
-    """Imports libraries when it needs them first, and draws from their global generators."""
-
-    def init(self, hparams: Hparams, seed: int) -> list[float]:
-        return []
-
-    def step(self, state: list[float], hparams: Hparams) -> tuple[list[float], float]:
-        if len(state) == 1 and hparams["h0"] > 0.5:
-            from sklearn.utils import check_random_state  # noqa: PLC0415 (numpy, in much else)
-
-            state = [*state, check_random_state(None).rand()]
-        elif len(state) == 2:
-            import torch  # noqa: PLC0415
-
-            state = [*state, torch.rand(1).item()]
-        else:
-            state = [*state, random.random()]
-        return state, state[-1]
-
-    def save(self, state: list[float], path: Path) -> None:
-        (path / "state.json").write_text(json.dumps(state))
-
-    def load(self, path: Path) -> list[float]:
-        state: list[float] = json.loads((path / "state.json").read_text())
-        return state
 
 
 def test_who_imports_a_library_and_when_changes_nothing(tmp_path: Path) -> None:
@@ -259,17 +168,6 @@ def slow(toy: type[Toy], seconds: float) -> type[Toy]:
     return Slow
 
 
-class Killed(Toy):
-    """Ends its worker in the middle of one step, once."""
-
-    def step(self, state: Theta, hparams: Hparams) -> Any:
-        marker = self.diary.with_name("killed")
-        if state["steps"] == 6 and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().step(state, hparams)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("every", ["auto", 4, 1000])
 def test_a_worker_that_is_killed_costs_one_retry(tmp_path: Path, workers: int, every: Any) -> None:
@@ -295,14 +193,6 @@ def test_a_checkpoint_that_somebody_removed_is_made_again(tmp_path: Path) -> Non
     result = shoal.resume(Toy(tmp_path / "diary"), half.id, steps=8, home=tmp_path / "home")
     assert told(result) == told(whole)
     assert any("trained again" in line for line in log_of(result))
-
-
-class Broken(Toy):
-    def step(self, state: Theta, hparams: Hparams) -> Any:
-        if state["steps"] == 2 and hparams["h0"] > 0.8:
-            print("about to break")
-            raise ValueError(f"no good: {hparams['h0']}")
-        return super().step(state, hparams)
 
 
 def test_an_exception_is_a_failed_trial_with_its_traceback(tmp_path: Path) -> None:
@@ -339,15 +229,6 @@ def test_a_step_that_returns_what_is_no_score(tmp_path: Path, answer: str, said:
     error = result.trials()[0].error
     assert error is not None
     assert said in error
-
-
-class Stuck(Toy):
-    def step(self, state: Theta, hparams: Hparams) -> Any:
-        if state["steps"] == 1:
-            with suppress(FileExistsError):  # one alone
-                self.diary.with_name("stuck").touch(exist_ok=False)
-                time.sleep(600)
-        return super().step(state, hparams)
 
 
 def test_a_step_that_takes_too_long_is_ended(tmp_path: Path) -> None:
@@ -418,20 +299,6 @@ def test_what_is_nothing_to_train_is_refused(tmp_path: Path, what: Any, said: st
 def test_a_word_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown key 'populatoin'; did you mean 'population'"):
         run(function, tmp_path, populatoin=3)
-
-
-class Stopping(Toy):
-    """Interrupts its controller in the middle of a step."""
-
-    def step(self, state: Theta, hparams: Hparams) -> Any:
-        answer = super().step(state, hparams)
-        if state["steps"] == 3:
-            with suppress(FileExistsError):  # one alone
-                self.diary.with_name("stopped").touch(exist_ok=False)
-                pid, number = map(int, self.diary.with_name("controller").read_text().split())
-                os.kill(pid, number)
-                time.sleep(0.3)
-        return answer
 
 
 @pytest.mark.parametrize(
