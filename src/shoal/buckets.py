@@ -28,6 +28,8 @@ AHEAD = 16  # pieces of a file that have come and were not looked at yet
 PART = 16 << 20  # bytes, of a file that goes in parts
 RETRY = timedelta(minutes=3)  # for how long a request is tried again
 REQUEST = timedelta(seconds=60)  # for one to be answered
+CUT = "response body error"  # is what obstore says of an answer that has ended in the middle
+TRIES = 3  # of that, which obstore does not try again if it was to say that nothing is there
 
 
 class BucketError(OSError):
@@ -229,8 +231,13 @@ class Bucket:
                 raise  # it was deleted meanwhile
             raise self._error(error) from error  # there is no such bucket
 
-    def _get(self, path: str) -> bytes:
-        return bytes(self._tried(lambda: self._obstore.get(self._store, path).bytes()))
+    def _get(self, path: str, tries: int = TRIES) -> bytes:
+        try:
+            return bytes(self._tried(lambda: self._obstore.get(self._store, path).bytes()))
+        except BucketError as error:
+            if tries == 1 or CUT not in str(error.__cause__):
+                raise
+            return self._get(path, tries - 1)
 
     def _stream(self, path: str) -> Iterator[bytes]:
         chunks = iter(self._tried(lambda: self._obstore.get(self._store, path).stream(1 << 20)))

@@ -3,7 +3,9 @@
 import importlib
 from collections.abc import Callable
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -90,6 +92,40 @@ def test_what_has_changed_is_refused_and_leaves_nothing(tmp_path: Path, url: str
     bucket.write("0/3/manifest.json", b'{"name": "a", "files": {"x/../../y": [1, ""]}}')
     with pytest.raises(BucketError, match=r"names x/\.\./\.\./y"):
         bucket.published("0/3")
+
+
+class Cut(BaseHTTPRequestHandler):
+    """An S3 server without anything, whose first answer ends in the middle."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        text = b"<Error><Code>NoSuchKey</Code></Error>"
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        Cut.asked += 1
+        self.wfile.write(text[:9] if Cut.asked == 1 else text)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_an_answer_that_ends_in_the_middle_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Cut) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            assert Bucket("s3://bucket/x").published("0/1") is None
+        finally:
+            server.shutdown()
+            serving.join()
+    assert Cut.asked == 2
 
 
 class Overtaken:
