@@ -83,10 +83,11 @@ class Shared:
         self._hidden = loaded
         for name in loaded:
             del modules[name]
-        self._reach = {name: self._closure(name) for name in loaded}
+        self._bits = {name: 1 << place for place, name in enumerate(loaded)}
+        self._reach = self._reaches()
         for name, module in loaded.items():
             parent = name.rpartition(".")[0]
-            if parent and name not in self._reach.get(parent, ()):
+            if parent and not self._reach.get(parent, 0) & self._bits[name]:
                 unbind(loaded.get(parent, modules.get(parent)), name, module)
         final = interpreter.filters()
         record.keep_filters(final)
@@ -102,18 +103,33 @@ class Shared:
         for thing in (modules["__main__"], vars(modules["__main__"])):  # the script's
             processes.track_again(thing)
 
+    def _reaches(self) -> dict[str, int]:
+        """By module: the bits of all that its import brings, itself too.
+
+        There are thousands, most of which lead to hundreds: sets would take a second.
+        """
+        reach, bits = dict(self._bits), self._bits
+        parts = {
+            name: [
+                part
+                for part in (*self._record.imports.get(name, ()), name.rpartition(".")[0])
+                if part in bits
+            ]
+            for name in bits
+        }
+        last_first = list(reversed(parts.items()))  # a module comes before what it imports
+        before: dict[str, int] = {}
+        while before != reach:  # more than twice where some import each other
+            before = dict(reach)
+            for name, some in last_first:
+                for part in some:
+                    reach[name] |= reach[part]
+        return reach
+
     def _closure(self, name: str) -> list[str]:
-        """What `import name` brings, `name` first."""
-        found: dict[str, None] = {}
-        todo = [name]
-        while todo:
-            part = todo.pop()
-            if part in self._hidden and part not in found:
-                found[part] = None
-                todo.extend(self._record.imports.get(part, ()))
-                if "." in part:
-                    todo.append(part.rpartition(".")[0])
-        return list(found)
+        """What `import name` brings that is hidden still, in order."""
+        brought = self._reach[name]
+        return [part for part in self._hidden if brought & self._bits[part]]
 
     # ------------------------------------------------------------------ in a trial
 
@@ -139,7 +155,7 @@ class Shared:
             return self._timed(spec)
         if spec is None or not same(spec, known):
             return self._timed(spec)  # the trial's own; what else is shared may contradict it
-        closure = [part for part in self._reach[name] if part in self._hidden]
+        closure = self._closure(name)
         self._check_environment(name, closure)
         self._check_places(name, closure)
         return self._handing_out(spec, closure)
