@@ -221,11 +221,21 @@ class Job:
 
         more = tuple(config.preload or ())
         tops = frozenset(name.partition(".")[0] for name in (*more, "cloudpickle"))
-        file = module_in(module, config.directory)
-        text = imports_of(file, config.directory) if file is not None and not self.data else []
-        names = [*more, *(name for name in (*modules_in(self.data), *text) if shared(name, tops))]
+        named = modules_in(self.data) if self.data else [module]
+        found = [*named, *(name for own in named for name in imports_by(own, config.directory))]
+        names = [*more, *(name for name in found if shared(name, tops))]
         load = dict.fromkeys(["runpy", "shoal.runners.worker.worker", "cloudpickle", *names])
         return Imports(tuple(load), (*more, "cloudpickle"), config.directory)
+
+
+def imports_by(module: str, directory: Path) -> list[str]:
+    """What the user's own `module` imports, wherever it was imported from, or in `directory`."""
+    file = getattr(sys.modules.get(module), "__file__", None) or module_in(module, directory)
+    if file is None or "site-packages" in str(file):
+        return []
+    path = Path(file)
+    up = module.count(".") + (path.name == "__init__.py")
+    return imports_of(path, path.parents[up])
 
 
 def importable(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Warm workers, through real runs: what is held, saved and made again, and what goes wrong."""
 
 import copy
+import importlib
 import os
 import random
 import signal
@@ -355,6 +356,16 @@ def test_a_file_may_name_a_trainable(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("mine:Up", "mine:Down"))
     with pytest.raises(shoal.ExperimentError, match=r"'mine' has no attribute 'Down'"):
         shoal.run(file, home=tmp_path / "home")
+
+
+def test_what_the_module_of_a_trainable_imports_is_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ours.py").write_text("from theirs import Up\n")
+    (tmp_path / "theirs.py").write_text("import numpy\n" + MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = run(importlib.import_module("ours").Up, tmp_path)
+    assert any("numpy imported once for all" in line for line in log_of(result))
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
