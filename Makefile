@@ -6,7 +6,7 @@ READY := .venv/.ready
 NNI := src/shoal/compat/nni/path
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format bench screenshots clean
+.PHONY: help demo test test-here test-cluster soak check format bench screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -18,9 +18,17 @@ demo: $(READY) ## train the digits example, and see what came out (a minute; the
 	@printf '  shoal status; shoal lineage; shoal trials; shoal log\n'
 
 # compiled once: hundreds of processes import it
-test: $(READY) ## pass the tests, three at a time: many wait for a process; then those on Ray
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal --ignore tests/cluster
-	$(BIN)/pytest tests/cluster
+test: export PYTHONDONTWRITEBYTECODE =
+test: $(READY) ## pass the tests, four at a time: many wait for a process
+	@$(MAKE) --no-print-directory -j 2 test-here test-cluster
+
+test-here:
+	$(BIN)/pytest -n 3 --dist worksteal --ignore tests/cluster
+
+# all with one Ray, which takes seconds to begin; shown when it is over, not in between
+test-cluster:
+	@mkdir -p build
+	$(BIN)/pytest tests/cluster > build/cluster.log 2>&1; code=$$?; cat build/cluster.log; exit $$code
 
 soak: $(READY) build/azurite ## the tests that are more of the same kind, and take long
 	$(BIN)/pytest -n 3 -m soak

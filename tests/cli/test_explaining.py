@@ -12,12 +12,13 @@ def test_the_command(shell: Shell, tmp_path: Path) -> None:
     rows = shell.json("trials")
     said = ""
     for row in rows:
-        at = ["--member", row["member"], "--step", row["step"]]
-        answer = shell.json("explain", *at)
-        assert answer["trial"] == row["id"]
-        assert answer["decided_so_today"] is True
         if row["step"] in {0, 1, 3} and row["member"] < 4:
+            at = ["--member", row["member"], "--step", row["step"]]
             said += shell("explain", *at).stdout
+            if row["member"] < 2:
+                answer = shell.json("explain", *at)
+                assert answer["trial"] == row["id"]
+                assert answer["decided_so_today"] is True
     for text in (
         "it is its first step", "and only the last 2 copy", "of 8 at step 0",
         "drawn from the first 2",

@@ -211,12 +211,17 @@ def test_a_trial_tells_what_it_had_to_import(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "library",
     [
-        "torch", "torchvision", "lightning", "transformers", "stable_baselines3", "gymnasium",
+        "torch", "transformers", "gymnasium",
         "numpy", "scipy.optimize", "pandas", "sklearn.linear_model", "matplotlib.pyplot", "jax",
-        "accelerate", "einops", "flax", "optax", "timm", "triton", "networkx", "PIL.Image",
-        "huggingface_hub", "tokenizers", "safetensors.torch", "joblib", "sympy", "flax.linen",
-        pytest.param("pytorch_lightning", marks=pytest.mark.soak),
-        pytest.param("torchmetrics", marks=pytest.mark.soak),
+        "einops", "optax", "networkx", "PIL.Image", "huggingface_hub", "tokenizers", "joblib",
+        *(
+            pytest.param(name, marks=pytest.mark.soak)
+            for name in (
+                "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "timm", "triton",
+                "stable_baselines3", "accelerate", "safetensors.torch", "flax", "flax.linen",
+                "sympy",
+            )
+        ),
     ],
 )  # fmt: skip
 def test_a_library_is_the_same_in_a_fork(tmp_path: Path, library: str) -> None:

@@ -41,8 +41,11 @@ slots = st.fixed_dictionaries(
 ENOUGH = 40
 
 
+MEMORY = Path("/dev/shm")  # these lives write thousands of times what has to be on a disk
+
+
 def simulated(world: World, **how: Any) -> Simulation:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         return world(Path(folder), **how).run()
 
 

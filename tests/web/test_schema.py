@@ -26,6 +26,7 @@ CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance,
     response_headers_conformance, response_schema_conformance, negative_data_rejection,
 ]  # fmt: skip
+FEW = 8
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,12 @@ def schema(served: Result) -> Any:
 def test_the_document_is_true(schema: Any, served: Result, endpoint: Endpoint) -> None:
     path = re.sub(r":\w+}", "}", endpoint.path)
     operation = schema[path][endpoint.method]
+    slow = endpoint.body is not None or path.endswith(
+        "/report"
+    )  # a process begins, or all is drawn
 
     @given(operation.as_strategy())
-    @settings(max_examples=20 if endpoint.body is None else 8,  # some begin a process
+    @settings(max_examples=FEW if slow else 20,
               deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     def asked(case: Any) -> None:
