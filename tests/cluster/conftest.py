@@ -19,9 +19,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 # A node is given up after half a minute; here it is sooner, as tests wait for it.
-HEALTH = {
+# And processes are begun when somebody wants one: most would never get anything to do.
+SYSTEM = {
     "health_check_period_ms": 300, "health_check_timeout_ms": 3000,
-    "health_check_failure_threshold": 2,
+    "health_check_failure_threshold": 2, "prestart_worker_first_driver": False,
 }  # fmt: skip
 
 
@@ -38,7 +39,7 @@ class Nodes:
                 initialize_head=True,
                 head_node_args={
                     "num_cpus": 2, "include_dashboard": False, "ray_client_server_port": door,
-                    "_system_config": HEALTH,
+                    "_system_config": SYSTEM,
                 },
             )  # fmt: skip
             gc.collect()

@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 import shoal
+from tests.cluster.conftest import Nodes
 from tests.runners import conformance
 from tests.runners.conformance import Lab, made
 from tests.toys import Acting, acting
 
 KINDS: dict[str, Any] = {"script": None, "function": acting, "trainable": Acting}
+
+
+@pytest.fixture
+def on(nodes: Nodes) -> shoal.Ray:
+    """Where to run, with one worker on each node."""
+    return shoal.Ray(nodes.address, cpus_per_trial=2)
 
 
 @pytest.fixture(params=KINDS)

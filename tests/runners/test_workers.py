@@ -444,7 +444,10 @@ def test_whoever_observes_is_told_too(tmp_path: Path) -> None:
 
 def gone(pid: int) -> bool:
     """Whether the process has ended."""
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
