@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import shoal
 from tests.cli.shell import TRAIN, Shell, write
 
 # `first` is trial 0, each time that it is tried; `own` is its folder, `saves` its member's.
@@ -46,12 +47,12 @@ def attacked(shell: Shell, folder: Path, attack: str, **changes: object) -> str:
     """What the first trial's error is, after a run in which all others did well."""
     script = f"{SETUP}\nif first:\n{attack}\n    sys.exit()\n{TRAIN}"
     config = write(folder, script, checkpoints=str(folder / "checkpoints"), steps=2, **changes)
-    ended = shell("run", config)
-    assert ended.returncode == 0, ended.stderr
-    rows = shell.json("trials")
-    assert [row["state"] for row in rows] == ["failed"] + ["finished"] * 7
-    assert rows[0]["attempt"] == 2, "it is tried once more"
-    return str(rows[0]["error"])
+    result = shoal.run(config, home=shell.home, verbose=False)
+    assert result.state == "done"
+    rows = result.trials()
+    assert [row.state for row in rows] == ["failed"] + ["finished"] * 7
+    assert rows[0].attempt == 2, "it is tried once more"
+    return str(rows[0].error)
 
 
 def lines(*code: str) -> str:

@@ -78,7 +78,7 @@ class Early:
 
 
 # what torch brings along is in the second one imported under another environment than torch
-@pytest.mark.parametrize("first", ["", "import numpy\n"])
+@pytest.mark.parametrize("first", [pytest.param("", marks=pytest.mark.soak), "import numpy\n"])
 def test_an_environment_that_comes_before_an_import_costs_no_trial(
     tmp_path: Path, first: str
 ) -> None:
