@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -67,6 +67,7 @@ class Process:
     note: Path  # where it tells what it had to import
     pid: int = 0  # known once it has begun
     keeper: int = 0
+    due: list[int] = field(default_factory=list)  # signals that it is sent then
 
 
 class Processes:
@@ -159,9 +160,13 @@ class Processes:
         process = self._there.get(key)
         if process is not None and process.pid:
             process.server.send(signal=process.pid, number=number)
+        elif process is not None:  # it may have told us of itself before its keeper has
+            process.due.append(number)
 
     def receive(self, server: ForkServer) -> None:
         """Take in what `server`, which is readable, has to say."""
+        if server not in self._servers:
+            return  # what another has said, which was readable too, was a reason to let go of it
         messages = server.receive()
         if messages is None:
             self._died(server, "died")
@@ -173,14 +178,20 @@ class Processes:
                 case {"loaded": loaded, "failed": failed}:
                     self._loaded(server, loaded, failed)
                 case {"started": key, "pid": pid, "keeper": keeper}:
-                    if (process := self._there.get(key)) is not None:
-                        process.pid, process.keeper = pid, keeper
-                        self._events.append(Began(key))
+                    self._has_begun(key, pid, keeper)
                 case {"ended": key, "status": status, "left": left}:
                     self._deaths = 0
                     self._gone(key, Ended(key, status, left))
                 case {"lost": key, "status": status}:
                     self._gone(key, Orphaned(key, status))
+
+    def _has_begun(self, key: str, pid: int, keeper: int) -> None:
+        process = self._there.get(key)
+        if process is not None:
+            process.pid, process.keeper = pid, keeper
+            self._events.append(Began(key))
+            for number in process.due:
+                self.signal(key, number)
 
     def events(self) -> list[Event]:
         """What has happened since this was asked last, in order."""
