@@ -101,6 +101,7 @@ def test_digits_goes_on_from_its_checkpoint_under_the_new_hyperparameters(
     assert after["loss"] < before["loss"]
 
 
+@pytest.mark.soak  # as it is on a cluster and on this machine, in tests/cluster
 def test_digits_is_the_same_when_repeated(
     tmp_path: Path, first_of_digits: tuple[dict[str, float], Path]
 ) -> None:

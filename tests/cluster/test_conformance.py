@@ -21,7 +21,10 @@ def on(nodes: Nodes) -> shoal.Ray:
     return shoal.Ray(nodes.address, cpus_per_trial=2)
 
 
-@pytest.fixture(params=KINDS)
+PARAMS = ["script", pytest.param("function", marks=pytest.mark.soak), "trainable"]
+
+
+@pytest.fixture(params=PARAMS)
 def lab(request: pytest.FixtureRequest, tmp_path: Path, on: shoal.Ray) -> Iterator[Lab]:
     lab = made(tmp_path, KINDS[request.param], execution=on)
     yield lab
@@ -48,6 +51,6 @@ def test_what_is_withdrawn_is_lost(lab: Lab) -> None:
     conformance.what_is_withdrawn_is_lost(lab)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PARAMS)
 def test_nothing_comes_after_the_end(kind: str, tmp_path: Path, on: shoal.Ray) -> None:
     conformance.nothing_comes_after_the_end(made(tmp_path, KINDS[kind], execution=on))

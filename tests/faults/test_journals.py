@@ -50,7 +50,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shell.home
 
 
-@pytest.mark.parametrize("how", SPOIL)
+ALIKE = {"truncated", "no journal in it", "strange", "bad config", "no date"}  # to others
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[pytest.mark.soak] * (how in ALIKE)) for how in SPOIL]
+)
 def test_it_is_listed_and_can_be_deleted(shell: Shell, made: Path, how: str) -> None:
     spoil, reason = SPOIL[how]
     shutil.copytree(made, shell.home)

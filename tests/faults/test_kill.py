@@ -127,7 +127,7 @@ def test_killed_at_200_random_moments(tmp_path: Path) -> None:
     assert sum(row.attempt > 1 for row in rows) >= 50, "trials were killed with it"
 
 
-@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("workers", [1, 8])
 def test_the_number_of_slots_changes_nothing(tmp_path: Path, unbroken: str, workers: int) -> None:
     folder = prepared(tmp_path / "x", workers=workers)
     assert controller(folder, 10**9, "never") == 0

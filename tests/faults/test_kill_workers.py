@@ -55,8 +55,11 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("records", "moment", "every"),
     [
-        (1, "before", "auto"), (9, "after", 2), (20, "before", 1), (27, "after", "auto"),
-        (41, "after", 1000), (48, "before", 3), (48, "after", 1000),
+        (1, "before", "auto"), (20, "before", 1), (27, "after", "auto"), (48, "after", 1000),
+        *(
+            pytest.param(*case, marks=pytest.mark.soak)
+            for case in ((9, "after", 2), (41, "after", 1000), (48, "before", 3))
+        ),
     ],
 )  # fmt: skip
 def test_killed_once_it_ends_as_if_it_had_not_been(

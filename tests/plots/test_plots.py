@@ -249,6 +249,7 @@ def test_every_picture_of_every_space(tmp_path: Path, name: str) -> None:
     assert "<script>" not in figure.to_json().replace("\\u003c", "<").replace("\\u003e", ">")
 
 
+@pytest.mark.soak
 def test_a_hundred_thousand_trials_are_a_megabyte_in_all_that_is_seen_first(tmp_path: Path) -> None:
     history = History.of(experiment(tmp_path, population=100, steps=1000))
     sizes = {name: len(draw(history).to_json()) for name, draw in plots.PICTURES.items()}

@@ -211,15 +211,14 @@ def test_a_trial_tells_what_it_had_to_import(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "library",
     [
-        "torch", "transformers", "gymnasium",
-        "numpy", "scipy.optimize", "pandas", "sklearn.linear_model", "matplotlib.pyplot", "jax",
-        "einops", "optax", "networkx", "PIL.Image", "huggingface_hub", "tokenizers", "joblib",
+        "torch", "transformers", "numpy", "sklearn.linear_model", "jax", "PIL.Image",
         *(
             pytest.param(name, marks=pytest.mark.soak)
             for name in (
                 "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "timm", "triton",
                 "stable_baselines3", "accelerate", "safetensors.torch", "flax", "flax.linen",
-                "sympy",
+                "sympy", "gymnasium", "scipy.optimize", "pandas", "matplotlib.pyplot", "einops",
+                "optax", "networkx", "huggingface_hub", "tokenizers", "joblib",
             )
         ),
     ],

@@ -66,7 +66,7 @@ def test_what_is_lost_on_its_way_comes_to_the_same(hold: bool) -> None:
     """Machines that are lost as they send what they have saved, and workers that are let go."""
     how = {"population": 6, "steps": 4, "retries": ENOUGH, "hold": hold}
     calm = simulated(Workers, workers=1, **how).decided()
-    for number in range(30):
+    for number in range(15):
         rough = simulated(
             Workers, numbers=Random(number), workers=4, mishaps=20, orders=4, every=1, far=True,
             **how,
