@@ -11,12 +11,15 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import shoal
+from shoal.home import ExperimentError
 
 PATIENCE_S = 60.0
 
@@ -111,17 +114,24 @@ class Shell:
         return not self.home.exists() or not any(self.home.iterdir())
 
 
+def waiting(shell: Shell) -> Any:
+    """The status of the newest experiment, once two trials of its step 1 wait for their gate."""
+
+    def wait() -> bool:
+        with suppress(ExperimentError):  # it is being made
+            rows = shoal.open(home=shell.home).trials()
+            return sum(row.state == "running" and row.step == 1 for row in rows) == 2
+        return False
+
+    eventually("step 1 to begin", wait)  # looked at from here: each command costs a process
+    return shell.json("status")
+
+
 @contextmanager
 def running(shell: Shell, folder: Path, gate: Path) -> Iterator[Any]:
     """The status of a run that waits for `gate` in its step 1; it ends with this at the latest."""
     process = shell.start("run", write(folder), GATE=str(gate))
-    eventually("an experiment", lambda: not shell.nothing_there() and shell("list").stdout)
-
-    def waits() -> Any:
-        status = shell.json("status")
-        return status if status["step"] == 1 and status["trials"]["running"] == 2 else None
-
-    yield eventually("step 1 to begin", waits)
+    yield waiting(shell)
     gate.touch()
     process.kill()
     process.communicate()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shoal.cli import looking, main
-from tests.cli.shell import TRAIN, Shell, eventually, write
+from tests.cli.shell import TRAIN, Shell, eventually, waiting, write
 
 COMMANDS = sorted(main.cli.commands)
 
@@ -163,14 +163,7 @@ def shape(trials: list[dict[str, Any]]) -> list[Any]:
 
 def held(shell: Shell, file: Path, gate: Path) -> tuple[subprocess.Popen[str], Any]:
     """A run whose step 1 waits for `gate`, and its status once it is there."""
-    run = shell.start("run", file, GATE=str(gate))
-    eventually("an experiment", lambda: not shell.nothing_there() and shell("list").stdout)
-
-    def waits() -> Any:
-        status = shell.json("status")
-        return status if status["step"] == 1 and status["trials"]["running"] == 2 else None
-
-    return run, eventually("step 1 to begin", waits)
+    return shell.start("run", file, GATE=str(gate)), waiting(shell)
 
 
 def test_interrupted_and_resumed(shell: Shell, tmp_path: Path) -> None:

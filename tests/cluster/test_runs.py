@@ -19,7 +19,10 @@ from tests.toys import Toy, function, pausing, seeing
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits-pytorch"
 
 
-@pytest.mark.parametrize(("form", "metric"), [("trainable", "default"), ("function", "quality")])
+@pytest.mark.parametrize(
+    ("form", "metric"),
+    [("trainable", "default"), pytest.param("function", "quality", marks=pytest.mark.soak)],
+)
 def test_the_journal_is_the_same(tmp_path: Path, on: shoal.Ray, form: str, metric: str) -> None:
     work = Toy(tmp_path / "diary") if form == "trainable" else function
     here = run(work, tmp_path, metric=metric, seed=3, population=8)
