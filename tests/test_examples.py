@@ -140,6 +140,7 @@ def data_dir(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.soak  # as the digits do
 def test_fashion_mnist_takes_a_step_and_goes_on(tmp_path: Path, data_dir: Path) -> None:
     options = ("--data-dir", str(data_dir))
     before, first = run_step(FASHION, tmp_path, 0, *options, batch_size=32)

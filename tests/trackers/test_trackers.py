@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.tracking import MlflowClient
 from tensorboardX.proto.event_pb2 import Event
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -206,6 +205,8 @@ def test_mlflow(result: Result, tmp_path: Path, store: str) -> None:
     for _ in range(2):  # as after a resume: the same runs are found
         tell_all(result.folder, f"mlflow={store}", tmp_path)
     uri = (tmp_path / store).as_uri() if store == "mlruns" else store
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415 (a second, where it is not needed)
+
     client = MlflowClient(tracking_uri=uri)
     made = client.get_experiment_by_name("made here")
     assert made is not None
