@@ -23,7 +23,7 @@ SCREEN: ViewportSize = {"width": 1280, "height": 900}
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if PROGRAM is None:
-        pytest.skip("there is no Chromium: on Debian, `apt-get install chromium`")
+        pytest.skip("there is no Chromium: on Debian, `apt-get install chromium-headless-shell`")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
         yield browser
