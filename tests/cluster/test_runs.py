@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.runners.cluster.connection import show_token
+from shoal.runners.cluster.connection import first_and_last, show_token
 from tests.cli.shell import Shell
 from tests.cluster.conftest import Nodes
 from tests.lab import experiment, log_of, run, told
@@ -56,6 +56,12 @@ def test_nothing_is_begun_on_a_cluster_that_is_not_there(
     with pytest.raises(shoal.ExperimentError, match=r"cannot be reached.*`ray status`"):
         run(pausing, tmp_path, execution={"engine": "ray", "address": "127.0.0.1:1"})
     assert not list((tmp_path / "home").glob("*"))
+
+
+def test_what_a_cluster_says_is_told_in_a_line() -> None:
+    said = "Initialization failure from server:\nTraceback (most recent call last):\n  ...\nE: no\n"
+    assert first_and_last(OSError(said)) == "Initialization failure from server: E: no"
+    assert first_and_last(OSError("no")) == "no"
 
 
 def test_whoever_waits_for_room_is_told(tmp_path: Path, on: shoal.Ray) -> None:

@@ -101,8 +101,8 @@ class Cluster:
             far = where.startswith(CLIENT)
             token = ", and is RAY_AUTH_MODE=token set here if it wants one" if far else ""
             raise RunnerError(
-                f"the Ray cluster ({where}) cannot be reached: {first_line(error)}. Is it running "
-                f"(`ray status`), with the same versions of Ray and Python{token}?"
+                f"the Ray cluster ({where}) cannot be reached: {first_and_last(error)}. Is it "
+                f"running (`ray status`), with the same versions of Ray and Python{token}?"
             ) from error
         self._connected = True
 
@@ -287,6 +287,12 @@ def unfit(error: BaseException) -> str:
     if "No module named 'shoal" in text:
         return "shoal is not installed there"
     return first_line(error)
+
+
+def first_and_last(error: BaseException) -> str:
+    """What `error` says, without what is between: it may have a traceback of the cluster in it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return first_line(error) if len(lines) < 2 else f"{lines[0].rstrip(':.')}: {lines[-1]}"
 
 
 def first_line(error: BaseException) -> str:
