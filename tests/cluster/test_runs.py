@@ -153,7 +153,7 @@ def test_what_a_worker_needs_is_given_to_it(tmp_path: Path, nodes: Nodes, on: sh
     nodes.kill(special)
 
 
-@pytest.mark.parametrize("from_", [pytest.param("near", marks=pytest.mark.soak), "far"])
+@pytest.mark.parametrize("from_", ["near", pytest.param("far", marks=pytest.mark.soak)])
 def test_a_runtime_environment_for_trials(tmp_path: Path, nodes: Nodes, from_: str) -> None:
     """As Ray provides it, by the command, whose own connection it is."""
     script = """
