@@ -50,6 +50,9 @@ LIBRARIES = frozenset(
 # The standard library is shared, too, but for what is the process's own from its import on.
 STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) - {"antigravity", "this", "idlelib"}
 
+# What a library imports only as it is used, by whoever trains: torch at the first optimizer.
+IN_USE = {"torch": ("torch._dynamo",)}
+
 # Read by C code as a library is loaded, out of our sight.
 READ_BY_C = (
     "CUDA_HOME", "CUDA_PATH", "CUDA_MODULE_LOADING", "GOMP_CPU_AFFINITY", "KMP_AFFINITY",

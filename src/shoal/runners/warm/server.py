@@ -22,6 +22,7 @@ With a `command` it becomes a shell instead.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import select
@@ -32,6 +33,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import keeper, processes
+from .libraries import IN_USE
 from .shared import Shared
 
 BLOCKED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
@@ -71,7 +73,7 @@ def load(server: Server, shared: Shared, order: dict[str, Any]) -> None:
     sys.path.insert(0, order["folder"])  # as in the trial
     loaded, failed = [], {}
     with Output() as output:
-        for name in order["load"]:
+        for name in with_those_in_use(order["load"]):
             server.send(loading=name)
             why = shared.load(name)
             if os.getpid() != server.pid:  # a fork that an import has made, and let go on
@@ -86,6 +88,14 @@ def load(server: Server, shared: Shared, order: dict[str, Any]) -> None:
                 os._exit(0)
     sys.path[:] = path
     server.send(loaded=loaded, failed=failed)
+
+
+def with_those_in_use(names: list[str]) -> Iterator[str]:
+    """`names`, which are loaded one by one, and what their libraries import when they are used."""
+    yield from names
+    for library, more in IN_USE.items():
+        if library in sys.modules:
+            yield from (name for name in more if importlib.util.find_spec(name) is not None)
 
 
 class Output:
