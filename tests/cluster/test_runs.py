@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 import shoal
-from shoal.runners.cluster.connection import first_and_last, show_token
+from shoal.runners.base import RunnerError
+from shoal.runners.cluster.connection import NO_SERVER, Cluster, first_and_last, show_token
 from tests.cli.shell import Shell
 from tests.cluster.conftest import Nodes
 from tests.lab import experiment, log_of, run, told
@@ -56,6 +58,30 @@ def test_nothing_is_begun_on_a_cluster_that_is_not_there(
     with pytest.raises(shoal.ExperimentError, match=r"cannot be reached.*`ray status`"):
         run(pausing, tmp_path, execution={"engine": "ray", "address": "127.0.0.1:1"})
     assert not list((tmp_path / "home").glob("*"))
+
+
+@pytest.mark.parametrize("failing", [1, 9])
+def test_a_cluster_that_cannot_serve_us_is_asked_once_more(
+    monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """As it hangs at times in the process that it forks for us; a second one is another."""
+    asked = []
+
+    def init(**words: Any) -> None:
+        asked.append(words["runtime_env"].pop("pip"))  # as Ray does
+        if len(asked) <= failing:
+            raise ConnectionAbortedError(f"Initialization failure:\n  ...\nE: {NO_SERVER}.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        cluster = Cluster(f"ray://127.0.0.1:{server.getsockname()[1]}", {"pip": ["x"]})
+        if failing == 1:
+            cluster.connect()
+        else:
+            with pytest.raises(RunnerError, match=f"cannot be reached.*E: {NO_SERVER}"):
+                cluster.connect()
+    assert asked == [["x"], ["x"]]
 
 
 def test_what_a_cluster_says_is_told_in_a_line() -> None:
@@ -153,7 +179,7 @@ def test_what_a_worker_needs_is_given_to_it(tmp_path: Path, nodes: Nodes, on: sh
     nodes.kill(special)
 
 
-@pytest.mark.parametrize("from_", ["near", pytest.param("far", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("from_", ["far", pytest.param("near", marks=pytest.mark.soak)])
 def test_a_runtime_environment_for_trials(tmp_path: Path, nodes: Nodes, from_: str) -> None:
     """As Ray provides it, by the command, whose own connection it is."""
     script = """

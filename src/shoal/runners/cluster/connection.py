@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,8 @@ ANSWER_S = 60.0  # for Ray to fetch an answer that is there
 PROBE_S = 120.0  # for all nodes to answer, the start of their processes included
 OURS = "shoal"  # the namespace of what we start there
 CLIENT = "ray://"
+# Of "ray://", after half a minute: the process that Ray forks to serve us hangs at times (2.60).
+NO_SERVER = "Starting Ray client server failed"
 TOKEN = ".shoal-token-"  # noqa: S105 (a file, by which a folder is recognised)
 
 
@@ -89,14 +92,12 @@ class Cluster:
         where = self.address or os.environ.get("RAY_ADDRESS") or "a new one on this machine"
         try:
             knock(self.address or os.environ.get("RAY_ADDRESS", ""))
-            with signals_kept():
-                self.ray.init(
-                    address=self.address,
-                    namespace=OURS,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    **words,
-                )
+            try:
+                self._init(words)
+            except ConnectionAbortedError as error:
+                if NO_SERVER not in str(error):
+                    raise
+                self._init(words)
         except Exception as error:
             far = where.startswith(CLIENT)
             token = ", and is RAY_AUTH_MODE=token set here if it wants one" if far else ""
@@ -105,6 +106,16 @@ class Cluster:
                 f"running (`ray status`), with the same versions of Ray and Python{token}?"
             ) from error
         self._connected = True
+
+    def _init(self, words: Mapping[str, Any]) -> None:
+        with signals_kept():
+            self.ray.init(
+                address=self.address,
+                namespace=OURS,
+                log_to_driver=False,
+                logging_level="ERROR",
+                **deepcopy(dict(words)),  # Ray writes into it
+            )
 
     def disconnect(self) -> None:
         """Let go of it, if it was us who connected; a cluster that was started here ends."""
