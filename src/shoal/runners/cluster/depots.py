@@ -14,10 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from shoal.buckets import Bucket, Upload
 from shoal.checkpoints import saved
 from shoal.runners.base import RunnerError
 
+STAGING_HERE = "staging-"  # in the cache of a node: what the host with this process id is saving
 STAGING = ".shoal-staging"  # beside the members' folders: what hosts are saving
 CACHE_BYTES = 20 << 30  # of what a node keeps of checkpoints
 UNUSED_S = 600.0  # after which something may go from there
@@ -88,7 +91,8 @@ class Stored:
     def __init__(self, bucket: Bucket, root: str, experiment: str) -> None:
         self._bucket, self._root = bucket, root
         self._cache = Path(tempfile.gettempdir()) / f"shoal-cache-{experiment}"
-        self._staging = self._cache / f"staging-{uuid.uuid4().hex}"
+        self._staging = self._cache / f"{STAGING_HERE}{os.getpid()}-{uuid.uuid4().hex}"
+        self._staging.mkdir(parents=True)
 
     def load(self, path: str) -> str:
         place = self._place(path)
@@ -97,8 +101,15 @@ class Stored:
             raise FileNotFoundError(f"{self._bucket.url}/{place} is gone")
         here = self._kept(upload.name, place)
         if not here.is_dir():
+            brought = self._staging / upload.name
+            self._bucket.download(place, upload, brought)
             here.parent.mkdir(parents=True, exist_ok=True)
-            self._bucket.download(place, upload, here)
+            try:
+                brought.rename(here)
+            except OSError:
+                if not here.is_dir():
+                    raise
+                shutil.rmtree(brought)  # another host has had it brought: somebody may read that
             self._make_room()
         with suppress(OSError):
             os.utime(self._cache / upload.name)
@@ -127,7 +138,10 @@ class Stored:
         shutil.rmtree(self.stage(path), ignore_errors=True)
 
     def close(self) -> None:
-        shutil.rmtree(self._cache, ignore_errors=True)
+        shutil.rmtree(self._staging, ignore_errors=True)
+        others = self._cache.glob(f"{STAGING_HERE}*")
+        if not any(psutil.pid_exists(int(path.name.split("-")[1])) for path in others):
+            shutil.rmtree(self._cache, ignore_errors=True)
 
     def _place(self, path: str) -> str:
         return Path(path).relative_to(self._root).as_posix()
@@ -138,7 +152,11 @@ class Stored:
     def _make_room(self) -> None:
         """Let what was not used for longest go, if there is much."""
         with suppress(OSError):  # others may do the same
-            kept = sorted((path.stat().st_mtime, path) for path in self._cache.iterdir())
+            kept = sorted(
+                (path.stat().st_mtime, path)
+                for path in self._cache.iterdir()
+                if not path.name.startswith(STAGING_HERE)
+            )
             sizes = {path: weight(path) for _, path in kept}
             over = sum(sizes.values()) - CACHE_BYTES
             for used, path in kept:
