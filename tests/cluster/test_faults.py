@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import shoal
 from shoal.core.records import LOST
 from shoal.home import Folder
+from shoal.runners.cluster.crew import Berth
 from shoal.runners.crew import Gone
 from tests.cluster.conftest import Nodes
 from tests.faults.test_disks import mounts, private
@@ -65,6 +67,20 @@ def test_a_node_of_no_use_is_done_without(tmp_path: Path, nodes: Nodes, on: shoa
     assert result.progress.failed == 0
     assert told(result) == told(before)
     nodes.kill(added[0])
+
+
+def test_who_waits_is_told_what_is_done_without(tmp_path: Path, on: shoal.Ray) -> None:
+    """The last host that could train is lost, and there are only those left that cannot."""
+    lab = made(tmp_path, Slow(tmp_path / "d"), execution=on)
+    crew = lab.runner._crew  # type: ignore[attr-defined]
+    good, bad = (Berth(n, None, name="far", node=str(n), proven=n == 98) for n in (98, 99))
+    crew._berths, crew._nodes = {98: good, 99: bad}, Counter({"98": 1, "99": 1})
+    crew._is_useless(bad, "a worker on far: No module named 'torch'")
+    assert crew.waiting_for is None
+    crew._lost(good, OSError("gone"))
+    why = "a worker on far: No module named 'torch'"
+    assert f"done without 1 that cannot train ({why})" in (crew.waiting_for or "")
+    lab.runner.close()
 
 
 SCRIPT = """

@@ -185,6 +185,14 @@ def test_a_worker_that_is_killed_costs_one_retry(tmp_path: Path, workers: int, e
     assert any("trained again" in line for line in log_of(result)) or work.notes("load")
 
 
+def test_what_a_worker_that_is_killed_was_still_to_be_told_is_done(tmp_path: Path) -> None:
+    """Steps are so slow that it is told of a few of those that go on from what it holds."""
+    words: dict[str, Any] = {"population": 6, "steps": 8, "seed": 2, "max_duration": 30}
+    whole = run(Toy(tmp_path / "diary"), tmp_path, **words)
+    result = run(slow(Killed, 0.03)(tmp_path / "diary2"), tmp_path, workers=1, **words)
+    assert told(result) == told(whole)
+
+
 def test_a_checkpoint_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
     whole = run(Toy(tmp_path / "diary"), tmp_path, steps=8, seed=2)
     half = run(Toy(tmp_path / "diary"), tmp_path, steps=4, seed=2)

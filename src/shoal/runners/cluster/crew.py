@@ -91,6 +91,7 @@ class RayCrew:
         self._workers: dict[str, Berth] = {}  # by key
         self._vacant: dict[int, Berth] = {}  # by number: those that are there, without a worker
         self._useless: list[Berth] = []  # kept, so that nobody else is placed there
+        self._why = ""  # the last of those is
         self._nodes: Counter[str] = Counter()  # how many are there, by the id of their node
         self._unsent: dict[int, Berth] = {}  # by number: those with orders
         self._asked = 0
@@ -122,7 +123,9 @@ class RayCrew:
         if self._nodes:
             return None
         never = "" if self._cluster.can_ever(self._need) else ", which no node of it has"
-        return f"room in the cluster for a worker: it needs {self._need}{never}"
+        many = len(self._useless)
+        without = f"; done without {many} that cannot train ({self._why})" if many else ""
+        return f"room in the cluster for a worker: it needs {self._need}{never}{without}"
 
     def want(self, workers: int) -> None:
         """Have so many workers, as soon as there is room for them."""
@@ -302,6 +305,7 @@ class RayCrew:
         if not any(other.proven for other in self._berths.values()):
             raise RunnerError(reason)
         self._useless.append(berth)
+        self._why = reason
         self._log("warning", f"{berth.name} is done without: {reason}")
         self._lost_with(berth)
 
