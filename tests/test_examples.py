@@ -1,15 +1,21 @@
-"""The example scripts, as processes in trial folders made by hand."""
+"""The example scripts, in trial folders made by hand."""
 
 import gzip
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.runners.held import Held
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "examples" / "digits-pytorch"
@@ -18,46 +24,52 @@ NNI = ROOT / "src" / "shoal" / "compat" / "nni" / "path"
 HPARAMS = {"lr": 0.1, "momentum": 0.5, "weight_decay": 1e-4, "batch_size": 64, "dropout": 0.1}
 
 
-def run_step(
-    example: Path, root: Path, step: int, *options: str, parent: Path | None = None, **hparams: Any
-) -> tuple[dict[str, float], Path]:
-    """The final result and the saved file of one step of an example."""
-    save = root / "checkpoints" / "0" / str(step)
-    trial = root / f"trial-{step}"
-    trial.mkdir()
-    tuned = {**HPARAMS, **hparams}
-    written = {
-        "id": 7 + step,
-        "job": f"{7 + step:05}",
-        "experiment": "k3x9q2ab",
-        "member": 0,
-        "step": step,
-        "attempt": 1,
-        "seed": 1,
-        "hparams": tuned,
-        "parameters": {
-            **tuned,
-            "load_checkpoint_dir": str(save if parent is None else parent.parent),
-            "save_checkpoint_dir": str(save),
-        },
-        "load": None if parent is None else str(parent.parent),
-        "save": str(save),
-    }
-    (trial / "trial.json").write_text(json.dumps(written))
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(NNI),
-        "SHOAL_TRIAL_DIR": str(trial),
-        "NNI_PLATFORM": "local",
-    }
-    command = [sys.executable, "-W", "error", "main.py", *options]
-    ended = subprocess.run(
-        command, cwd=example, env=env, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    (line,) = (trial / "metrics.jsonl").read_text().splitlines()
-    assert [file.name for file in save.iterdir()] == ["model.pth"]
-    return json.loads(line)["final"], save / "model.pth"
+Step = Callable[..., tuple[dict[str, float], Path]]
+
+
+@contextmanager
+def steps(example: Path, folder: Path, *options: str) -> Iterator[Step]:
+    """Trains one step of an example: its final result, and the file that it has saved."""
+    code = folder / "code"
+    shutil.copytree(example, code, ignore=shutil.ignore_patterns("checkpoints"))
+    command = shlex.join([sys.executable, "-W", "error", "main.py", *options])
+    held = Held(code, command, "torch", "sklearn.datasets")
+
+    def train(
+        root: Path, step: int, parent: Path | None = None, **hparams: Any
+    ) -> tuple[dict[str, float], Path]:
+        save = root / "checkpoints" / "0" / str(step)
+        trial = root / f"trial-{step}"
+        trial.mkdir()
+        tuned = {**HPARAMS, **hparams}
+        written = {
+            "id": 7 + step,
+            "job": f"{7 + step:05}",
+            "experiment": "k3x9q2ab",
+            "member": 0,
+            "step": step,
+            "attempt": 1,
+            "seed": 1,
+            "hparams": tuned,
+            "parameters": {
+                **tuned,
+                "load_checkpoint_dir": str(save if parent is None else parent.parent),
+                "save_checkpoint_dir": str(save),
+            },
+            "load": None if parent is None else str(parent.parent),
+            "save": str(save),
+        }
+        (trial / "trial.json").write_text(json.dumps(written))
+        ended = held.run(SHOAL_TRIAL_DIR=str(trial), NNI_PLATFORM="local")
+        assert (ended.code, ended.err) == (0, "")
+        (line,) = (trial / "metrics.jsonl").read_text().splitlines()
+        assert [file.name for file in save.iterdir()] == ["model.pth"]
+        return json.loads(line)["final"], save / "model.pth"
+
+    try:
+        yield train
+    finally:
+        held.close()
 
 
 def loaded(file: Path) -> dict[str, Any]:
@@ -73,41 +85,39 @@ def distance(one: Path, other: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def first_of_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float], Path]:
-    return run_step(DIGITS, tmp_path_factory.mktemp("digits"), 0)
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Step]:
+    with steps(DIGITS, tmp_path_factory.mktemp("digits")) as train:
+        yield train
 
 
 def test_digits_goes_on_from_its_checkpoint_under_the_new_hyperparameters(
-    tmp_path: Path, first_of_digits: tuple[dict[str, float], Path]
+    tmp_path: Path, digits: Step
 ) -> None:
-    before, first = first_of_digits
+    before, first = digits(tmp_path, 0)
     assert before.keys() == {"default", "test", "loss"}
     assert loaded(first)["step"] == 0
 
     # A step that cannot move: what it saves is what it loaded, if the new learning rate is in
     # force. Under the one in the saved optimizer state the weights would move as in the next step.
-    still, second = run_step(
-        DIGITS, tmp_path, 1, parent=first, lr=1e-12, momentum=0.0, weight_decay=1e-6
-    )
+    still, second = digits(tmp_path, 1, parent=first, lr=1e-12, momentum=0.0, weight_decay=1e-6)
     assert loaded(second)["step"] == 1
     assert distance(first, second) < 1e-6
     assert (still["default"], still["test"]) == (before["default"], before["test"])
     (group,) = loaded(second)["optimizer"]["param_groups"]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-12, 0.0, 1e-6)
 
-    after, third = run_step(DIGITS, tmp_path, 2, parent=second, lr=0.2)
+    after, third = digits(tmp_path, 2, parent=second, lr=0.2)
     assert distance(second, third) > 0.01
     assert after["default"] > before["default"] + 0.05
     assert after["loss"] < before["loss"]
 
 
 @pytest.mark.soak  # as it is on a cluster and on this machine, in tests/cluster
-def test_digits_is_the_same_when_repeated(
-    tmp_path: Path, first_of_digits: tuple[dict[str, float], Path]
-) -> None:
-    again, file = run_step(DIGITS, tmp_path, 0)
-    assert again == first_of_digits[0]
-    assert distance(file, first_of_digits[1]) == 0.0
+def test_digits_is_the_same_when_repeated(tmp_path: Path, digits: Step) -> None:
+    (tmp_path / "again").mkdir()
+    (before, first), (again, second) = digits(tmp_path, 0), digits(tmp_path / "again", 0)
+    assert again == before
+    assert distance(first, second) == 0.0
 
 
 @pytest.mark.parametrize("example", [DIGITS, FASHION])
@@ -142,12 +152,10 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.mark.soak  # as the digits do
 def test_fashion_mnist_takes_a_step_and_goes_on(tmp_path: Path, data_dir: Path) -> None:
-    options = ("--data-dir", str(data_dir))
-    before, first = run_step(FASHION, tmp_path, 0, *options, batch_size=32)
-    assert before.keys() == {"default", "test", "loss"}
-    still, second = run_step(
-        FASHION, tmp_path, 1, *options, parent=first, lr=1e-12, momentum=0.0, batch_size=32
-    )
+    with steps(FASHION, tmp_path, "--data-dir", str(data_dir)) as train:
+        before, first = train(tmp_path, 0, batch_size=32)
+        assert before.keys() == {"default", "test", "loss"}
+        still, second = train(tmp_path, 1, first, lr=1e-12, momentum=0.0, batch_size=32)
     assert (loaded(first)["step"], loaded(second)["step"]) == (0, 1)
     assert distance(first, second) < 1e-6
     assert (still["default"], still["test"]) == (before["default"], before["test"])
