@@ -72,6 +72,7 @@ def test_a_cluster_that_cannot_serve_us_is_asked_once_more(
         if len(asked) <= failing:
             raise ConnectionAbortedError(f"Initialization failure:\n  ...\nE: {NO_SERVER}.")
 
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # or it is set for a user who has a token
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", init)
     with socket.create_server(("127.0.0.1", 0)) as server:
