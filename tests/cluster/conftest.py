@@ -59,13 +59,15 @@ class Nodes:
 
     def kill(self, node: Any) -> None:
         """End a node hard: all its processes at once, as when the machine is taken away."""
-        raylet = next(p for kind, p in node.all_processes.items() if kind == "raylet")[0].process
-        below = psutil.Process(raylet.pid).children(recursive=True)
-        for process in (raylet, *below):
-            with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                process.kill()
+        for pid in (raylet_of(node), *self.below(node)):
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
         with suppress(Exception):  # it is dead
             self._cluster.remove_node(node, allow_graceful=False)
+
+    def below(self, node: Any) -> set[int]:
+        """The processes that run on `node`."""
+        return {p.pid for p in psutil.Process(raylet_of(node)).children(recursive=True)}
 
     def there(self) -> list[Any]:
         """The nodes that Ray takes for alive."""
@@ -76,6 +78,12 @@ class Nodes:
     def close(self) -> None:
         self._disconnect()
         self._cluster.shutdown()
+
+
+def raylet_of(node: Any) -> int:
+    """What leads `node`."""
+    pid: int = node.all_processes["raylet"][0].process.pid
+    return pid
 
 
 @pytest.fixture(scope="session")

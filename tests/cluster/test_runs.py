@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.check import about_cluster
+from shoal.experiment import read_config
 from shoal.runners.base import RunnerError
 from shoal.runners.cluster.connection import NO_SERVER, Cluster, first_and_last, show_token
 from tests.cli.shell import Shell
@@ -248,7 +250,6 @@ def test_an_experiment_is_checked_with_its_cluster(tmp_path: Path, nodes: Nodes)
     assert "for a trial: 1 CPU" in said.stdout
     config["execution"]["resources"] = {"moon": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    said = shell("check", tmp_path / "config.json")
-    assert said.returncode == 1, said.stderr
-    assert "none has 1 CPU, 3 moon, which a trial needs" in said.stdout
+    _, room = about_cluster(read_config(tmp_path / "config.json")[0])
+    assert (room.ok, room.detail) == (False, "none has 1 CPU, 3 moon, which a trial needs")
     assert {path.name for path in tmp_path.iterdir()} <= {"train.py", "config.json", "home"}

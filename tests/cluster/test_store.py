@@ -54,9 +54,9 @@ def test_the_journal_is_the_same(tmp_path: Path, url: str, on: shoal.Ray, form: 
 def test_a_node_is_lost_and_the_run_goes_on(
     tmp_path: Path, url: str, nodes: Nodes, on: shoal.Ray
 ) -> None:
-    words = {"seed": 5, "population": 6, "steps": 6, "workers": 6}
-    before = run(Slow(tmp_path / "before"), tmp_path, **words)
-    spot = nodes.add()
+    words = {"seed": 5, "population": 6, "steps": 6, "workers": 5}
+    before = run(Toy(tmp_path / "before"), tmp_path, **words)
+    spot = nodes.add(num_cpus=1)
     at = At(12, lambda: nodes.kill(spot))
     result = run(
         Slow(tmp_path / "after"), tmp_path, **words, execution=on, checkpoints=url,

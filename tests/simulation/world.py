@@ -6,6 +6,7 @@ numbers, or drawn. Where that ends, all goes well: the shortest list is the simp
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -201,7 +202,10 @@ class Simulation:
             assert self._on_disk() <= 3 * self.population + 1, "what is kept does not grow"
 
     def _on_disk(self) -> int:
-        return sum(path.name.isdecimal() for path in self.folder.glob("*/*"))
+        if not self.folder.is_dir():
+            return 0
+        members = [member.path for member in os.scandir(self.folder) if member.is_dir()]
+        return sum(step.name.isdecimal() for member in members for step in os.scandir(member))
 
     def _check_journal(self) -> None:
         """What holds of the journal at the end."""
