@@ -230,8 +230,10 @@ class Job:
 
 def imports_by(module: str, directory: Path) -> list[str]:
     """What the user's own `module` imports, wherever it was imported from, or in `directory`."""
+    from shoal.runners.warm.shared import installed
+
     file = getattr(sys.modules.get(module), "__file__", None) or module_in(module, directory)
-    if file is None or "site-packages" in str(file):
+    if file is None or installed(str(file)):
         return []
     path = Path(file)
     up = module.count(".") + (path.name == "__init__.py")
