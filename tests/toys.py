@@ -66,6 +66,14 @@ def function(trial: Any) -> Mapping[str, float]:
     return {"quality": 1.2 - sum(t * t for t in theta) + 1e-6 * random.random()}
 
 
+def weighty(trial: Any) -> Mapping[str, float]:
+    """The same with a checkpoint that is not small."""
+    values = function(trial)
+    (trial.save / "weights").write_bytes(bytes(300_000))
+    time.sleep(0.2)  # or the node that joins has nothing to do
+    return values
+
+
 class Killed(Toy):
     """Ends its worker in the middle of one step, once."""
 

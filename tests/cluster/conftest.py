@@ -2,15 +2,20 @@
 
 import gc
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 import shoal
+from tests.faults.test_disks import private
+from tests.lab import until
 from tests.servers import azure, port, s3, url
 
 __all__ = ["azure", "s3", "url"]
@@ -78,6 +83,26 @@ class Nodes:
     def close(self) -> None:
         self._disconnect()
         self._cluster.shutdown()
+
+
+@contextmanager
+def joined(nodes: Nodes, disk: Path, options: str = "size=1g") -> Iterator[None]:
+    """A node with one CPU that has a disk of its own at `disk`, and its temporary files there."""
+    disk.mkdir()
+    join = f"mount -t tmpfs -o {options} none {disk} && export TMPDIR={disk} && "
+    join += f"exec {sys.executable} -m ray.scripts.scripts start --address={nodes.address} "
+    join += "--num-cpus=1 --block"
+    before = len(nodes.there())
+    process = subprocess.Popen(private(join), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: len(nodes.there()) > before, 60.0)
+        yield
+    finally:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+    until(lambda: len(nodes.there()) == before, 60.0)
 
 
 def raylet_of(node: Any) -> int:

@@ -1,16 +1,19 @@
 """What a node keeps of the checkpoints in an object store."""
 
+import errno
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shoal.buckets import Bucket
+from shoal.runners.base import RunnerError
 from shoal.runners.cluster import depots
 from shoal.runners.cluster.depots import Stored
 
@@ -59,6 +62,23 @@ def test_two_that_bring_the_same_at_once_do_not_take_it_from_each_other(
         each.close()
 
 
+def test_what_there_is_no_room_for_is_no_trials_fault(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Bucket, path: str) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    one = host(bucket)
+    monkeypatch.setattr(Bucket, "_stream", full)
+    with pytest.raises(RunnerError, match=r"its disk is full.* MB left"):
+        one.load(f"{ROOT}/0/0")
+    one.check_room("ValueError: no good")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=1 << 30, free=1000))
+    with pytest.raises(RunnerError, match="its disk is full"):
+        one.check_room("RuntimeError: file write failed")
+    one.close()
+
+
 def test_who_closes_leaves_what_others_on_the_node_have(bucket: Bucket, tmp_path: Path) -> None:
     one, other = host(bucket), host(bucket)
     loaded, staged = other.load(f"{ROOT}/1/0"), Path(other.stage(f"{ROOT}/1/1"))
@@ -77,10 +97,15 @@ def test_who_closes_leaves_what_others_on_the_node_have(bucket: Bucket, tmp_path
     assert not cache.exists()
 
 
+@pytest.mark.parametrize("scarce", ["cache", "disk"])
 def test_what_was_not_used_for_longest_makes_room(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, scarce: str
 ) -> None:
-    monkeypatch.setattr(depots, "CACHE_BYTES", 2500)
+    if scarce == "cache":
+        monkeypatch.setattr(depots, "CACHE_BYTES", 2500)
+    else:
+        disk = SimpleNamespace(total=1_000_000, free=98_900)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
     one, other = host(bucket), host(bucket)
     staged = Path(other.stage(f"{ROOT}/9/9"))
     staged.mkdir(parents=True)

@@ -19,8 +19,8 @@ from shoal.core.records import LOST
 from shoal.home import Folder
 from shoal.runners.cluster.crew import Berth
 from shoal.runners.crew import Gone
-from tests.cluster.conftest import Nodes
-from tests.faults.test_disks import mounts, private
+from tests.cluster.conftest import Nodes, joined
+from tests.faults.test_disks import mounts
 from tests.lab import At, log_of, run, told, until
 from tests.runners.conformance import made
 from tests.toys import Picky, Slow, Toy
@@ -135,21 +135,11 @@ def test_a_controller_is_killed_and_resumed(tmp_path: Path, on: shoal.Ray) -> No
 def test_a_folder_that_a_node_does_not_have(tmp_path: Path, nodes: Nodes, on: shoal.Ray) -> None:
     """A node with a disk of its own where the others have the folder for checkpoints."""
     folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    join = f"mount -t tmpfs none {folder} && exec {sys.executable} -m ray.scripts.scripts start"
-    join += f" --address={nodes.address} --num-cpus=1 --block"
-    before = len(nodes.there())
-    process = subprocess.Popen(private(join), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: len(nodes.there()) > before, 60.0)
-        with pytest.raises(shoal.ExperimentError, match="does not find there what was written"):
-            run(Slow(tmp_path / "d"), tmp_path, execution=on, checkpoints=folder)
-    finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        process.wait()
-    until(lambda: len(nodes.there()) == before, 60.0)
+    with (
+        joined(nodes, folder),
+        pytest.raises(shoal.ExperimentError, match="does not find there what was written"),
+    ):
+        run(Slow(tmp_path / "d"), tmp_path, execution=on, checkpoints=folder)
     assert not (tmp_path / "d").exists(), "nothing was trained"
     assert not list(folder.iterdir())
     assert not (tmp_path / "home").exists()

@@ -15,9 +15,10 @@ from shoal.buckets import Bucket, Upload
 from shoal.experiment import remove
 from shoal.runners.cluster.host import Duty, Host
 from shoal.runners.forkserver import Imports
-from tests.cluster.conftest import Nodes
-from tests.lab import At, experiment, run, told, until
-from tests.toys import Slow, Toy, function
+from tests.cluster.conftest import Nodes, joined
+from tests.faults.test_disks import mounts
+from tests.lab import At, experiment, log_of, run, told, until
+from tests.toys import Slow, Toy, function, weighty
 
 
 def variables() -> dict[str, str]:
@@ -65,6 +66,23 @@ def test_a_node_is_lost_and_the_run_goes_on(
     assert (result.state, at.done) == ("done", True)
     plain = [{**row, "attempt": 1} for row in told(result)]
     assert plain == [{**row, "attempt": 1} for row in told(before)]
+
+
+@pytest.mark.skipif(not mounts(), reason="this machine lets us mount nothing")
+@pytest.mark.parametrize("room", ["200k", pytest.param("1100k", marks=pytest.mark.soak)])
+def test_a_node_whose_disk_is_full_is_done_without(
+    tmp_path: Path, url: str, nodes: Nodes, on: shoal.Ray, room: str
+) -> None:
+    """No trial fails for it, though each has to be saved there before it is sent."""
+    words = {"population": 5, "steps": 6, "workers": 5, "metric": "quality", "retries": 0}
+    before = run(function, tmp_path, **words)
+    with joined(nodes, tmp_path / "disk", f"size={room}"):
+        result = run(weighty, tmp_path, **words, execution=on, checkpoints=url, env=variables())
+    without = [line for line in log_of(result) if "is done without" in line]
+    assert len(without) == 1
+    assert "its disk is full" in without[0]
+    assert (result.state, result.progress.failed) == ("done", 0)
+    assert told(result) == told(before)
 
 
 def test_begun_on_a_cluster_and_gone_on_with_here(tmp_path: Path, url: str, on: shoal.Ray) -> None:

@@ -5,6 +5,7 @@ in a place of its own until he has heard of it and puts it where it belongs: if 
 host up, that may be somebody else's by now.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ from shoal.runners.base import RunnerError
 STAGING_HERE = "staging-"  # in the cache of a node: what the host with this process id is saving
 STAGING = ".shoal-staging"  # beside the members' folders: what hosts are saving
 CACHE_BYTES = 20 << 30  # of what a node keeps of checkpoints
+ROOM_BYTES = 1 << 20  # with less than this nothing can be saved
+SPARE = 10  # the part of the disk that is to stay free
 UNUSED_S = 600.0  # after which something may go from there
 
 
@@ -34,6 +37,7 @@ class Depot(Protocol):
 
         Raises:
             FileNotFoundError: it is not there any more.
+            RunnerError: there is no room for it here.
         """
         ...
 
@@ -102,7 +106,11 @@ class Stored:
         here = self._kept(upload.name, place)
         if not here.is_dir():
             brought = self._staging / upload.name
-            self._bucket.download(place, upload, brought)
+            try:
+                self._bucket.download(place, upload, brought)
+            except OSError as error:
+                self.check_room(str(error))
+                raise
             here.parent.mkdir(parents=True, exist_ok=True)
             try:
                 brought.rename(here)
@@ -117,6 +125,19 @@ class Stored:
 
     def stage(self, path: str) -> str:
         return str(self._staging / self._place(path))
+
+    def check_room(self, reason: str) -> None:
+        """See that something, which failed for `reason`, did not because this disk is full.
+
+        Raises:
+            RunnerError: it did: it is no trial's fault, and the next one would fail as well.
+        """
+        free = shutil.disk_usage(self._cache).free
+        if free < ROOM_BYTES or os.strerror(errno.ENOSPC) in reason:
+            raise RunnerError(
+                f"its disk is full: checkpoints of trials go through {self._cache}, and there are "
+                f"{free >> 20} MB left"
+            )
 
     def send_off(self, path: str) -> Upload | None:
         """Send what was saved for it; None if nothing was. May be called in any thread.
@@ -158,7 +179,8 @@ class Stored:
                 if not path.name.startswith(STAGING_HERE)
             )
             sizes = {path: weight(path) for _, path in kept}
-            over = sum(sizes.values()) - CACHE_BYTES
+            disk = shutil.disk_usage(self._cache)
+            over = max(sum(sizes.values()) - CACHE_BYTES, disk.total // SPARE - disk.free)
             for used, path in kept:
                 if over <= 0 or used > time.time() - UNUSED_S:
                     break

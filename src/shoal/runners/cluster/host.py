@@ -263,6 +263,8 @@ class Host:
         match event:
             case Said(worker, message):
                 ended = message.get("done") or message.get("failed")
+                if "failed" in message and isinstance(depot, Stored):
+                    depot.check_room(message["reason"])
                 if ended is not None:
                     self._printed(ended)
                 key = str(ended or message.get("saved"))
