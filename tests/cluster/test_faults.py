@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
@@ -126,6 +129,65 @@ def test_a_controller_is_killed_and_resumed(tmp_path: Path, on: shoal.Ray) -> No
     trained = {json.loads(line)[0] for line in diary.read_text().splitlines()}
     until(lambda: not any(map(psutil.pid_exists, trained)), 60.0)  # nobody trains for nobody
     result = shoal.resume(Slow(diary), str(folder.path), verbose=False)
+    whole = run(Toy(tmp_path / "e"), tmp_path, population=4, steps=8, workers=4, seed=5)
+    plain = [{**row, "attempt": 1} for row in told(result)]
+    assert plain == [{**row, "attempt": 1} for row in told(whole)]
+
+
+class Wire:
+    """A connection to `address`, which can be cut.
+
+    Attributes:
+        address: what to connect to instead.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        self._there = host, int(port)
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.address = f"ray://127.0.0.1:{self._door.getsockname()[1]}"
+        Thread(target=self._serve, daemon=True).start()
+
+    def cut(self) -> None:
+        self._door.shutdown(socket.SHUT_RDWR)
+        self._door.close()
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # it was cut
+            while True:
+                ours, theirs = self._door.accept()[0], socket.create_connection(self._there)
+                self._ends += (ours, theirs)
+                for ends in ((ours, theirs), (theirs, ours)):
+                    Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, to: socket.socket) -> None:
+        with source, to, suppress(OSError):
+            while data := source.recv(1 << 16):
+                to.sendall(data)
+            to.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_controller_at_a_distance_loses_its_network(tmp_path: Path, nodes: Nodes) -> None:
+    wire = Wire(nodes.addresses["far"])
+    here = Path(__file__).parents[2]
+    controller = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), wire.address], cwd=here, text=True,
+        env={**os.environ, "PYTHONPATH": str(here), "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    diary = tmp_path / "d"
+    until(lambda: diary.exists() and len(diary.read_text().splitlines()) > 12, 60.0)
+    wire.cut()
+    _, said = controller.communicate(timeout=60)
+    assert "ExperimentError: experiment" in said.splitlines()[-1], said
+    assert "the cluster cannot be reached any more" in said.splitlines()[-1]
+    (folder,) = [Folder(path) for path in (tmp_path / "home").iterdir()]
+    there = {"engine": "ray", "address": nodes.address}
+    result = shoal.resume(Slow(diary), str(folder.path), execution=there, verbose=False)
     whole = run(Toy(tmp_path / "e"), tmp_path, population=4, steps=8, workers=4, seed=5)
     plain = [{**row, "attempt": 1} for row in told(result)]
     assert plain == [{**row, "attempt": 1} for row in told(whole)]

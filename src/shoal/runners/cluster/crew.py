@@ -10,9 +10,9 @@ place on its node is then taken, and another one is asked for, which comes to be
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,8 @@ class RayCrew:
     def waiting_for(self) -> str | None:
         if self._nodes:
             return None
-        never = "" if self._cluster.can_ever(self._need) else ", which no node of it has"
+        with reaching():
+            never = "" if self._cluster.can_ever(self._need) else ", which no node of it has"
         many = len(self._useless)
         without = f"; done without {many} that cannot train ({self._why})" if many else ""
         return f"room in the cluster for a worker: it needs {self._need}{never}{without}"
@@ -188,13 +189,15 @@ class RayCrew:
 
     def _ask(self) -> None:
         number, self._asked = self._asked, self._asked + 1
-        berth = Berth(number, self._actor.remote(self._duty_there))
+        with reaching():
+            berth = Berth(number, self._actor.remote(self._duty_there))
         self._berths[number] = berth
         self._listen(berth)
 
     def _listen(self, berth: Berth) -> None:
         heard, take_in = self._heard, partial(self._take_in, berth)
-        future = berth.actor.hear.remote(HEAR_S).future()
+        with reaching():
+            future = berth.actor.hear.remote(HEAR_S).future()
         future.add_done_callback(lambda done: heard.put(partial(take_in, done)))
 
     def _order(self, berth: Berth, order: Mapping[str, Any]) -> None:
@@ -216,7 +219,8 @@ class RayCrew:
 
     def _flush(self) -> None:
         for berth in self._unsent.values():
-            berth.actor.tell.remote(berth.turn, berth.orders)
+            with reaching():
+                berth.actor.tell.remote(berth.turn, berth.orders)
             berth.turn, berth.orders = berth.turn + 1, []
         self._unsent.clear()
 
@@ -340,6 +344,22 @@ class RayCrew:
         if text != before and (whole or time.monotonic() > at + TELL_S):
             self._told = time.monotonic(), text
             self._log("info", text)
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """While entered, Ray is asked for something, which takes its word for it if we are connected.
+
+    Raises:
+        RunnerError: we are not any more, as a driver at a distance that has lost its network.
+    """
+    try:
+        yield
+    except Exception as error:  # a plain one says so (2.60)
+        raise RunnerError(
+            f"the cluster cannot be reached any more: {first_line(error)} Once it can be, "
+            "`shoal resume` goes on"
+        ) from error
 
 
 def publish(staged: Path, to: Path) -> None:
