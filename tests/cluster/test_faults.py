@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from tests.cluster.conftest import Nodes, joined
 from tests.faults.test_disks import mounts
 from tests.lab import At, log_of, run, told, until
 from tests.runners.conformance import made
+from tests.servers import port, reached
 from tests.toys import Picky, Slow, Toy
 
 
@@ -109,29 +109,74 @@ from tests.lab import run
 from tests.toys import Slow
 from pathlib import Path
 folder = Path(sys.argv[1])
-run(Slow(folder / "d"), folder, population=4, steps=8, workers=4, seed=5,
+run(Slow(folder / "d"), folder, population=4, steps=int(sys.argv[3]), workers=4, seed=5,
     execution=shoal.Ray(sys.argv[2]))
 """
+HERE = Path(__file__).parents[2]
+
+
+def driver(folder: Path, address: str, steps: int = 8, **env: str) -> subprocess.Popen[str]:
+    """A controller in a process of its own, which has begun to train."""
+    controller = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), address, str(steps)], cwd=HERE, text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE), **env}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    diary = folder / "d"
+    until(
+        lambda: (
+            (diary.exists() and len(diary.read_text().splitlines()) > 12)
+            or controller.poll() is not None
+        ),
+        60.0,
+    )
+    assert controller.poll() is None, controller.communicate()
+    return controller
+
+
+def resumed(folder: Path, steps: int = 8, **words: Any) -> bool:
+    """Whether what such a controller has left, gone on with, comes to the end of a whole run."""
+    (left,) = [Folder(path) for path in (folder / "home").iterdir()]
+    result = shoal.resume(Slow(folder / "d"), str(left.path), verbose=False, **words)
+    whole = run(Toy(folder / "e"), folder, population=4, steps=steps, workers=4, seed=5)
+    rows = [[{**row, "attempt": 1} for row in told(each)] for each in (result, whole)]
+    return rows[0] == rows[1]
 
 
 def test_a_controller_is_killed_and_resumed(tmp_path: Path, on: shoal.Ray) -> None:
     assert on.address is not None
-    here = Path(__file__).parents[2]
-    controller = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), on.address], cwd=here,
-        env={**os.environ, "PYTHONPATH": str(here)}, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    diary = tmp_path / "d"
-    until(lambda: diary.exists() and len(diary.read_text().splitlines()) > 12, 60.0)
-    controller.send_signal(signal.SIGKILL)
-    controller.wait()
-    (folder,) = [Folder(path) for path in (tmp_path / "home").iterdir()]
-    trained = {json.loads(line)[0] for line in diary.read_text().splitlines()}
+    controller = driver(tmp_path, on.address)
+    controller.kill()
+    controller.communicate()
+    trained = {json.loads(line)[0] for line in (tmp_path / "d").read_text().splitlines()}
     until(lambda: not any(map(psutil.pid_exists, trained)), 60.0)  # nobody trains for nobody
-    result = shoal.resume(Slow(diary), str(folder.path), verbose=False)
-    whole = run(Toy(tmp_path / "e"), tmp_path, population=4, steps=8, workers=4, seed=5)
-    plain = [{**row, "attempt": 1} for row in told(result)]
-    assert plain == [{**row, "attempt": 1} for row in told(whole)]
+    assert resumed(tmp_path)
+
+
+@pytest.mark.soak  # Ray gives up after a minute
+def test_the_head_of_a_cluster_is_lost(tmp_path: Path) -> None:
+    """Ray ends the controller then, as if it were killed."""
+    import ray  # noqa: PLC0415
+
+    door = port()
+    start = f"start --head --port={door} --num-cpus=4 --include-dashboard=false --block"
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *start.split()], stdout=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: reached(door), 60.0)
+        here = ray.util.get_node_ip_address()
+        controller = driver(tmp_path, f"{here}:{door}", steps=400)
+        for process in psutil.Process(head.pid).children(recursive=True):
+            if process.name() in {"gcs_server", "raylet"}:
+                process.kill()
+        _, said = controller.communicate(timeout=120)
+        assert controller.returncode == 1
+        assert "Failed to connect to GCS" in said
+        assert resumed(tmp_path, steps=400, execution="local")
+    finally:
+        head.kill()
+        head.wait()
 
 
 class Wire:
@@ -173,24 +218,12 @@ class Wire:
 
 def test_a_controller_at_a_distance_loses_its_network(tmp_path: Path, nodes: Nodes) -> None:
     wire = Wire(nodes.addresses["far"])
-    here = Path(__file__).parents[2]
-    controller = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), wire.address], cwd=here, text=True,
-        env={**os.environ, "PYTHONPATH": str(here), "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    diary = tmp_path / "d"
-    until(lambda: diary.exists() and len(diary.read_text().splitlines()) > 12, 60.0)
+    controller = driver(tmp_path, wire.address, RAY_CLIENT_RECONNECT_GRACE_PERIOD="1")
     wire.cut()
     _, said = controller.communicate(timeout=60)
     assert "ExperimentError: experiment" in said.splitlines()[-1], said
     assert "the cluster cannot be reached any more" in said.splitlines()[-1]
-    (folder,) = [Folder(path) for path in (tmp_path / "home").iterdir()]
-    there = {"engine": "ray", "address": nodes.address}
-    result = shoal.resume(Slow(diary), str(folder.path), execution=there, verbose=False)
-    whole = run(Toy(tmp_path / "e"), tmp_path, population=4, steps=8, workers=4, seed=5)
-    plain = [{**row, "attempt": 1} for row in told(result)]
-    assert plain == [{**row, "attempt": 1} for row in told(whole)]
+    assert resumed(tmp_path, execution={"engine": "ray", "address": nodes.address})
 
 
 @pytest.mark.skipif(not mounts(), reason="this machine lets us mount nothing")

@@ -14,7 +14,14 @@ import shoal
 from shoal.check import about_cluster
 from shoal.experiment import read_config
 from shoal.runners.base import RunnerError
-from shoal.runners.cluster.connection import NO_SERVER, Cluster, first_and_last, show_token
+from shoal.runners.cluster import connection
+from shoal.runners.cluster.connection import (
+    NO_SERVER,
+    Cluster,
+    first_and_last,
+    show_token,
+    wants_token,
+)
 from tests.cli.shell import Shell
 from tests.cluster.conftest import Nodes
 from tests.lab import experiment, log_of, run, told
@@ -208,10 +215,12 @@ def test_a_runtime_environment_for_trials(tmp_path: Path, nodes: Nodes, from_: s
         shoal.run(tmp_path / "config.json", home=tmp_path / "home", verbose=False)
 
 
-def test_the_users_token_is_shown_to_a_cluster_at_a_distance(
+def test_the_users_token_is_shown_to_a_cluster_that_wants_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray does not by itself, and then says nothing for half a minute but that time is over."""
+    wanted: list[str] = []
+    monkeypatch.setattr(connection, "wants_token", lambda address: address in wanted)
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -219,13 +228,23 @@ def test_the_users_token_is_shown_to_a_cluster_at_a_distance(
     assert "RAY_AUTH_MODE" not in os.environ, "there is none"
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("secret")
+    for address in ("", "auto", "near:6379"):
+        show_token(address)
+        assert "RAY_AUTH_MODE" not in os.environ, "it does by itself, or there is no need to"
+    wanted.append("near:6379")
     show_token("near:6379")
-    assert "RAY_AUTH_MODE" not in os.environ, "it does by itself"
+    assert os.environ.pop("RAY_AUTH_MODE") == "token"
     show_token("ray://far:10001")
     assert os.environ.pop("RAY_AUTH_MODE") == "token"
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     show_token("ray://far:10001")
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_a_cluster_without_tokens_wants_none(nodes: Nodes) -> None:
+    """And one that has them, as it is begun by the command, is in test_faults.py."""
+    assert not wants_token(nodes.address)
+    assert not wants_token("127.0.0.1:1")
 
 
 def test_an_experiment_is_checked_with_its_cluster(tmp_path: Path, nodes: Nodes) -> None:

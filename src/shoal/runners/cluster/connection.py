@@ -4,6 +4,8 @@ import importlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -125,6 +127,14 @@ class Cluster:
                 self.ray.shutdown()
 
     @property
+    def connected(self) -> bool:
+        """Whether we are connected still. If not, nothing may be asked of Ray.
+
+        It would connect anew to whatever it finds, or begin a cluster on this machine.
+        """
+        return bool(self.ray.is_initialized())
+
+    @property
     def ships(self) -> bool:
         """Whether processes there find themselves in a copy of a folder of ours."""
         return "working_dir" in self.ray.get_runtime_context().runtime_env
@@ -229,14 +239,37 @@ def shelf_of(where: str) -> Shelf | Bucket:
 
 
 def show_token(address: str) -> None:
-    """Let Ray show the user's token to a cluster at a distance, as it does to one that is near.
+    """Let Ray show the user's token to a cluster that wants one, as `ray start` makes it do.
 
-    It does so by itself (2.60) but for "ray://", and reads the mode as it is imported.
+    It does so by itself (2.60) where no address is named, and reads the mode as it is imported.
     """
     places = Path.home() / ".ray" / "auth_token", os.environ.get("RAY_AUTH_TOKEN_PATH")
     there = "RAY_AUTH_TOKEN" in os.environ or any(p and Path(p).is_file() for p in places)
-    if address.startswith(CLIENT) and there:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if not there or "RAY_AUTH_MODE" in os.environ or address in {"", "auto"}:
+        return
+    if address.startswith(CLIENT) or wants_token(address):
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def wants_token(address: str) -> bool:
+    """Whether the cluster at HOST:PORT lets nobody in without one.
+
+    Who shows one to a cluster that has none is not understood by it, unlike from a distance.
+    """
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        knock(address)
+        asked = subprocess.run(
+            command,
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+            capture_output=True,
+            text=True,
+            timeout=KNOCK_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False  # nobody is there, as will be seen
+    return asked.returncode != 0 and "InvalidAuthToken" in asked.stderr
 
 
 def missing(folder: Path) -> list[Path]:

@@ -122,7 +122,7 @@ class RayCrew:
     def waiting_for(self) -> str | None:
         if self._nodes:
             return None
-        with reaching():
+        with self._reaching():
             never = "" if self._cluster.can_ever(self._need) else ", which no node of it has"
         many = len(self._useless)
         without = f"; done without {many} that cannot train ({self._why})" if many else ""
@@ -176,27 +176,27 @@ class RayCrew:
         self._useless.clear()
         for known in (self._berths, self._workers, self._vacant, self._unsent):
             known.clear()
-        with suppress(Exception):  # whatever is wrong with a cluster that we leave
-            closing = [berth.actor.close.remote() for berth in berths if berth.node]
-            if closing:
-                ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
+        if self._cluster.connected:
+            with suppress(Exception):  # whatever is wrong with a cluster that we leave
+                closing = [berth.actor.close.remote() for berth in berths if berth.node]
+                if closing:
+                    ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
         for berth in berths:
-            with suppress(Exception):
-                ray.kill(berth.actor)
+            self._kill(berth)
         remove(Path(self._duty.checkpoints) / STAGING)
         self._publishers.shutdown(cancel_futures=True)
         self._cluster.disconnect()
 
     def _ask(self) -> None:
         number, self._asked = self._asked, self._asked + 1
-        with reaching():
+        with self._reaching():
             berth = Berth(number, self._actor.remote(self._duty_there))
         self._berths[number] = berth
         self._listen(berth)
 
     def _listen(self, berth: Berth) -> None:
         heard, take_in = self._heard, partial(self._take_in, berth)
-        with reaching():
+        with self._reaching():
             future = berth.actor.hear.remote(HEAR_S).future()
         future.add_done_callback(lambda done: heard.put(partial(take_in, done)))
 
@@ -206,8 +206,28 @@ class RayCrew:
 
     def _leave(self, berth: Berth) -> None:
         self._forget(berth)
-        with suppress(Exception):
-            self._cluster.ray.kill(berth.actor)
+        self._kill(berth)
+
+    def _kill(self, berth: Berth) -> None:
+        if self._cluster.connected:
+            with suppress(Exception):
+                self._cluster.ray.kill(berth.actor)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """While entered, Ray is asked for something.
+
+        Raises:
+            RunnerError: we are not connected any more, as when we are no node and the network was
+                away for half a minute.
+        """
+        lost = "the cluster cannot be reached any more. Once it can be, `shoal resume` goes on"
+        if not self._cluster.connected:
+            raise RunnerError(lost)
+        try:
+            yield
+        except Exception as error:  # a plain one says so (2.60)
+            raise RunnerError(f"{lost}: {first_line(error)}") from error
 
     def _forget(self, berth: Berth) -> None:
         del self._berths[berth.number]
@@ -219,7 +239,7 @@ class RayCrew:
 
     def _flush(self) -> None:
         for berth in self._unsent.values():
-            with reaching():
+            with self._reaching():
                 berth.actor.tell.remote(berth.turn, berth.orders)
             berth.turn, berth.orders = berth.turn + 1, []
         self._unsent.clear()
@@ -344,22 +364,6 @@ class RayCrew:
         if text != before and (whole or time.monotonic() > at + TELL_S):
             self._told = time.monotonic(), text
             self._log("info", text)
-
-
-@contextmanager
-def reaching() -> Iterator[None]:
-    """While entered, Ray is asked for something, which takes its word for it if we are connected.
-
-    Raises:
-        RunnerError: we are not any more, as a driver at a distance that has lost its network.
-    """
-    try:
-        yield
-    except Exception as error:  # a plain one says so (2.60)
-        raise RunnerError(
-            f"the cluster cannot be reached any more: {first_line(error)} Once it can be, "
-            "`shoal resume` goes on"
-        ) from error
 
 
 def publish(staged: Path, to: Path) -> None:
