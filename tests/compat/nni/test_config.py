@@ -337,8 +337,9 @@ def test_version_1_keys_of_other_platforms_are_dropped_as_nni_drops_them() -> No
 
 ELSEWHERE = (
     "shoal runs on this machine, got 'remote'; set it to local. On several machines: `ray start "
-    "--head` on {}, `ray start --address=THE_FIRST:6379` on the others, and with this file as it "
-    "is `shoal run FILE --on ray --address auto` (docs/cluster.md)"
+    "--head` on {}, on the others, which need its token, `RAY_AUTH_MODE=token ray start "
+    "--address=THE_FIRST:6379`, and with this file as it is `shoal run FILE --on ray --address "
+    "auto` (docs/cluster.md)"
 )
 ONLY_PBT = "shoal runs population based training only"
 

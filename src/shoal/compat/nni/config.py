@@ -447,8 +447,9 @@ def _refuse_platform(work: Translation, key: str, platform: Any, around: Any) ->
     work.problem(
         key,
         f"shoal runs on this machine, got {shown(platform)}; set it to local. On several machines: "
-        f"`ray start --head` on {named}, `ray start --address=THE_FIRST:6379` on the others, and "
-        "with this file as it is `shoal run FILE --on ray --address auto` (docs/cluster.md)",
+        f"`ray start --head` on {named}, on the others, which need its token, `RAY_AUTH_MODE=token "
+        "ray start --address=THE_FIRST:6379`, and with this file as it is `shoal run FILE --on ray "
+        "--address auto` (docs/cluster.md)",
     )
 
 
