@@ -64,7 +64,8 @@ class Cluster:
     def __init__(self, address: str | None, runtime_env: Mapping[str, Any]) -> None:
         self.address, self._runtime_env = address, dict(runtime_env)
         self._connected = False  # by us
-        show_token(address or os.environ.get("RAY_ADDRESS", ""))
+        if (ray := sys.modules.get("ray")) is None or not ray.is_initialized():
+            show_token(address or os.environ.get("RAY_ADDRESS", ""))
         try:
             self.ray: Any = importlib.import_module("ray")
         except ImportError as error:
