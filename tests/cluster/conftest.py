@@ -87,11 +87,11 @@ class Nodes:
 
 @contextmanager
 def joined(nodes: Nodes, disk: Path, options: str = "size=1g") -> Iterator[None]:
-    """A node with one CPU that has a disk of its own at `disk`, and its temporary files there."""
+    """A node with two CPUs that has a disk of its own at `disk`, and its temporary files there."""
     disk.mkdir()
     join = f"mount -t tmpfs -o {options} none {disk} && export TMPDIR={disk} && "
     join += f"exec {sys.executable} -m ray.scripts.scripts start --address={nodes.address} "
-    join += "--num-cpus=1 --block"
+    join += "--num-cpus=2 --block"
     before = len(nodes.there())
     process = subprocess.Popen(private(join), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -122,3 +122,9 @@ def nodes() -> Iterator[Nodes]:
 def on(nodes: Nodes) -> shoal.Ray:
     """Where to run."""
     return shoal.Ray(nodes.address)
+
+
+@pytest.fixture
+def spread(nodes: Nodes) -> shoal.Ray:
+    """The same, with one worker on each node."""
+    return shoal.Ray(nodes.address, cpus_per_trial=2)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import shoal
-from tests.cluster.conftest import Nodes
 from tests.runners import conformance
 from tests.runners.conformance import Lab, made
 from tests.toys import Acting, acting
@@ -15,18 +14,12 @@ from tests.toys import Acting, acting
 KINDS: dict[str, Any] = {"script": None, "function": acting, "trainable": Acting}
 
 
-@pytest.fixture
-def on(nodes: Nodes) -> shoal.Ray:
-    """Where to run, with one worker on each node."""
-    return shoal.Ray(nodes.address, cpus_per_trial=2)
-
-
 PARAMS = ["script", pytest.param("function", marks=pytest.mark.soak), "trainable"]
 
 
 @pytest.fixture(params=PARAMS)
-def lab(request: pytest.FixtureRequest, tmp_path: Path, on: shoal.Ray) -> Iterator[Lab]:
-    lab = made(tmp_path, KINDS[request.param], execution=on)
+def lab(request: pytest.FixtureRequest, tmp_path: Path, spread: shoal.Ray) -> Iterator[Lab]:
+    lab = made(tmp_path, KINDS[request.param], execution=spread)
     yield lab
     lab.runner.close()
 
@@ -52,5 +45,5 @@ def test_what_is_withdrawn_is_lost(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", PARAMS)
-def test_nothing_comes_after_the_end(kind: str, tmp_path: Path, on: shoal.Ray) -> None:
-    conformance.nothing_comes_after_the_end(made(tmp_path, KINDS[kind], execution=on))
+def test_nothing_comes_after_the_end(kind: str, tmp_path: Path, spread: shoal.Ray) -> None:
+    conformance.nothing_comes_after_the_end(made(tmp_path, KINDS[kind], execution=spread))

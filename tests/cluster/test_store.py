@@ -53,15 +53,15 @@ def test_the_journal_is_the_same(tmp_path: Path, url: str, on: shoal.Ray, form: 
 
 
 def test_a_node_is_lost_and_the_run_goes_on(
-    tmp_path: Path, url: str, nodes: Nodes, on: shoal.Ray
+    tmp_path: Path, url: str, nodes: Nodes, spread: shoal.Ray
 ) -> None:
-    words = {"seed": 5, "population": 6, "steps": 6, "workers": 5}
+    words = {"seed": 5, "population": 6, "steps": 6, "workers": 3}
     before = run(Toy(tmp_path / "before"), tmp_path, **words)
-    spot = nodes.add(num_cpus=1)
+    spot = nodes.add()
     at = At(12, lambda: nodes.kill(spot))
     result = run(
-        Slow(tmp_path / "after"), tmp_path, **words, execution=on, checkpoints=url,
-        env=variables(), observer=at,
+        Slow(tmp_path / "after"), tmp_path, **words, execution=spread,
+        checkpoints=url, env=variables(), observer=at,
     )  # fmt: skip
     assert (result.state, at.done) == ("done", True)
     plain = [{**row, "attempt": 1} for row in told(result)]
@@ -71,13 +71,13 @@ def test_a_node_is_lost_and_the_run_goes_on(
 @pytest.mark.skipif(not mounts(), reason="this machine lets us mount nothing")
 @pytest.mark.parametrize("room", ["200k", pytest.param("1100k", marks=pytest.mark.soak)])
 def test_a_node_whose_disk_is_full_is_done_without(
-    tmp_path: Path, url: str, nodes: Nodes, on: shoal.Ray, room: str
+    tmp_path: Path, url: str, nodes: Nodes, spread: shoal.Ray, room: str
 ) -> None:
     """No trial fails for it, though each has to be saved there before it is sent."""
-    words = {"population": 5, "steps": 6, "workers": 5, "metric": "quality", "retries": 0}
+    words = {"population": 3, "steps": 6, "workers": 3, "metric": "quality", "retries": 0}
     before = run(function, tmp_path, **words)
     with joined(nodes, tmp_path / "disk", f"size={room}"):
-        result = run(weighty, tmp_path, **words, execution=on, checkpoints=url, env=variables())
+        result = run(weighty, tmp_path, **words, execution=spread, checkpoints=url, env=variables())
     without = [line for line in log_of(result) if "is done without" in line]
     assert len(without) == 1
     assert "its disk is full" in without[0]

@@ -32,7 +32,7 @@ from shoal.runners.crew import Event, Gone, Said, Sent, Woken
 HEAR_S = 20.0  # how long a host waits for something to tell
 TELL_S = 2.0  # between two lines about how many hosts there are
 PUBLISHERS = 4  # manifests that are written to a store at a time
-BEGINNINGS = 5  # hosts in a row that end before they are there: something is wrong here
+BEGINNINGS = 5  # hosts in a row that end before they are there, or can do nothing: this is wrong
 
 
 @dataclass(slots=True, eq=False)
@@ -320,13 +320,15 @@ class RayCrew:
         self._lost_with(berth)
 
     def _is_useless(self, berth: Berth, reason: str) -> None:
-        """A host can do nothing: it is done without, if there is another that can.
+        """A host can do nothing: it is done without, if there is another that can, or may.
 
         Raises:
             RunnerError: there is none.
         """
         self._forget(berth)
-        if not any(other.proven for other in self._berths.values()):
+        others = [other for other in self._berths.values() if other.node]
+        hopeless = not others or len(self._useless) + 1 >= BEGINNINGS
+        if hopeless and not any(other.proven for other in others):
             raise RunnerError(reason)
         self._useless.append(berth)
         self._why = reason
