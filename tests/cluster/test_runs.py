@@ -9,9 +9,11 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import shoal
 from shoal.check import about_cluster
+from shoal.cli.main import cli
 from shoal.experiment import read_config
 from shoal.runners.base import RunnerError
 from shoal.runners.cluster import connection
@@ -247,7 +249,10 @@ def test_a_cluster_without_tokens_wants_none(nodes: Nodes) -> None:
     assert not wants_token("127.0.0.1:1")
 
 
-def test_an_experiment_is_checked_with_its_cluster(tmp_path: Path, nodes: Nodes) -> None:
+def test_an_experiment_is_checked_with_its_cluster(
+    tmp_path: Path, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOAL_HOME", str(tmp_path / "home"))
     script = """
         from shoal.trial import current
         trial = current()
@@ -262,11 +267,10 @@ def test_an_experiment_is_checked_with_its_cluster(tmp_path: Path, nodes: Nodes)
         "execution": {"engine": "ray", "address": nodes.address},
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    shell = Shell(tmp_path / "home")
-    said = shell("check", tmp_path / "config.json")
-    assert said.returncode == 0, said.stderr
-    assert "every node of the cluster can load and save" in said.stdout
-    assert "for a trial: 1 CPU" in said.stdout
+    said = CliRunner().invoke(cli, ["check", str(tmp_path / "config.json")])
+    assert said.exit_code == 0, said.output
+    assert "every node of the cluster can load and save" in said.output
+    assert "for a trial: 1 CPU" in said.output
     config["execution"]["resources"] = {"moon": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
     _, room = about_cluster(read_config(tmp_path / "config.json")[0])

@@ -69,7 +69,8 @@ def test_a_node_is_lost_and_the_run_goes_on(
 
 
 @pytest.mark.skipif(not mounts(), reason="this machine lets us mount nothing")
-@pytest.mark.parametrize("room", ["200k", pytest.param("1100k", marks=pytest.mark.soak)])
+@pytest.mark.soak  # what is decided there is in test_depots.py
+@pytest.mark.parametrize("room", ["200k", "1100k"])
 def test_a_node_whose_disk_is_full_is_done_without(
     tmp_path: Path, url: str, nodes: Nodes, spread: shoal.Ray, room: str
 ) -> None:
