@@ -1,6 +1,7 @@
 """Checkpoints in an object store, from a cluster."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_begun_on_a_cluster_and_gone_on_with_here(tmp_path: Path, url: str, on: 
     )
     assert told(again) == told(run(Toy(tmp_path / "d"), tmp_path, steps=5))
     assert len(Toy(diary).notes("step")) - steps == 2 * 4, "nothing was trained again"
+
+
+def test_a_machine_without_a_temporary_folder_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    duty = Duty(
+        experiment="none", work={"pickled": cloudpickle.dumps(function)}, directory=str(tmp_path),
+        env={}, argv=[], imports=Imports(), checkpoints=str(tmp_path),
+    )  # fmt: skip
+    host = Host(duty, "here")
+    until(lambda: any("gone" in one.get("useless", "") for one in host.hear(0.1)))
+    host.close()
 
 
 def test_what_is_saved_is_sent_while_its_worker_goes_on(

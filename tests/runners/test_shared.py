@@ -190,6 +190,32 @@ def test_no_two_trials_share_a_random_number(tmp_path: Path) -> None:
         assert len(set(numbers)) == 3
 
 
+TORCH = """
+import os, types
+BY = os.getpid()
+random = types.SimpleNamespace(default_generator=types.SimpleNamespace(seed=int))
+"""
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"torch.py": ""}, {"torch/__init__.py": "", "torch/_dynamo.py": "raise RuntimeError('no')"}],
+    ids=["is not there", "fails"],
+)
+def test_what_a_library_imports_in_use_need_not_be_there(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    path = Path(installed(tmp_path))
+    for name, text in files.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(text or TORCH)
+    script = "import os, torch; print(torch.BY == os.getpid())"
+    with held(tmp_path, script, "torch", PYTHONPATH=str(path)) as lab:
+        said = lab.hear("loaded", "unfit")
+        assert (said["loaded"], said["failed"]) == (["torch"], {})
+        assert lab.run().out == "False\n", "it is shared all the same"
+
+
 def test_a_trial_tells_what_it_had_to_import(tmp_path: Path) -> None:
     path = installed(
         tmp_path,

@@ -102,8 +102,8 @@ class Cluster:
                     raise
                 self._init(words)
         except Exception as error:
-            far = where.startswith(CLIENT)
-            token = ", and is RAY_AUTH_MODE=token set here if it wants one" if far else ""
+            shown = ":" in where  # by us; where none is named, by Ray
+            token = ", and is its token in ~/.ray/auth_token here if it wants one" if shown else ""
             raise RunnerError(
                 f"the Ray cluster ({where}) cannot be reached: {first_and_last(error)}. Is it "
                 f"running (`ray status`), with the same versions of Ray and Python{token}?"

@@ -147,10 +147,11 @@ class Host:
             self._changed.notify_all()
 
     def _serve(self) -> None:
-        folder = place(self._duty.experiment)
+        folder: Folder | None = None
         try:
+            folder = place(self._duty.experiment)
             self._lead(folder)
-        except RunnerError as error:
+        except (RunnerError, OSError) as error:
             self._say({"useless": str(error)})
         except Exception:  # noqa: BLE001 (whoever leads it is told)
             self._say({"useless": traceback.format_exc()})
@@ -160,7 +161,8 @@ class Host:
             if crew is not None:
                 crew.close()
             self._sender.shutdown(wait=False, cancel_futures=True)
-            shutil.rmtree(folder.path.parent, ignore_errors=True)
+            if folder is not None:
+                shutil.rmtree(folder.path.parent, ignore_errors=True)
             if self._depot is not None:
                 self._depot.close()
 

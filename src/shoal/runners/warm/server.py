@@ -81,7 +81,8 @@ def load(server: Server, shared: Shared, order: dict[str, Any]) -> None:
             if why is None:
                 loaded.append(name)
             elif why.startswith("importing it fails"):
-                failed[name] = why
+                if name in order["load"]:  # or nobody has asked for it yet
+                    failed[name] = why
             else:
                 server.send(unfit=name, why=why)
                 output.show()
@@ -94,7 +95,7 @@ def with_those_in_use(names: list[str]) -> Iterator[str]:
     """`names`, which are loaded one by one, and what their libraries import when they are used."""
     yield from names
     for library, more in IN_USE.items():
-        if library in sys.modules:
+        if hasattr(sys.modules.get(library), "__path__"):
             yield from (name for name in more if importlib.util.find_spec(name) is not None)
 
 
