@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from . import processes
 
-MOMENT_S = 0.1
+MOMENT_S = 0.5  # on a busy machine that takes a while
 PATIENCE_S = 10.0  # for processes that have been killed, and are still there
 
 
