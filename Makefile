@@ -2,18 +2,21 @@
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 BIN := .venv/bin
+python = $(firstword $(shell python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null) $(wildcard $(PYENV_ROOT)/versions/$(1).*/bin/python))
 READY := .venv/.ready
+# the other Pythons that this machine has; a shim of pyenv's may stand for one that is not switched on
+OTHERS := $(foreach version,3.12 3.13,$(if $(call python,$(version)),$(version)))
 NNI := src/shoal/compat/nni/path
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-here test-cluster soak check format bench screenshots clean
+.PHONY: help demo test test-here test-cluster test-others soak check format bench screenshots clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 14
 
 demo: $(READY) ## train the digits example, and see what came out (a minute; the first time, installs)
 	@rm -rf build/demo && mkdir -p build && cp -R examples/digits-pytorch build/demo
-	@SHOAL_HOME="$(CURDIR)/build/demo/experiments" $(BIN)/shoal run build/demo/config.yml
+	@SHOAL_HOME="$(CURDIR)/build/demo/experiments" $(BIN)/shoal run build/demo/config.yml --control 2
 	@printf '\nLook around in it:\n  export SHOAL_HOME=build/demo/experiments PATH="$$PWD/.venv/bin:$$PATH"\n'
 	@printf '  shoal status; shoal lineage; shoal trials; shoal log\n'
 
@@ -30,6 +33,18 @@ test-here:
 test-cluster:
 	@mkdir -p build
 	$(BIN)/pytest tests/cluster > build/cluster.log 2>&1; code=$$?; cat build/cluster.log; exit $$code
+
+test-others: $(OTHERS:%=test-on-%) ## the tests that need no framework, on the other Pythons that are here
+	@echo "tried on: $(or $(OTHERS),none)"
+
+test-on-%: build/python%/ready
+	nice build/python$*/bin/pytest -n 3 --dist worksteal
+
+.PRECIOUS: build/python%/ready
+build/python%/ready: pyproject.toml
+	"$(call python,$*)" -m venv build/python$*
+	build/python$*/bin/python -m pip install --quiet --editable '.[test]'
+	@touch $@
 
 soak: $(READY) build/azurite ## the tests that are more of the same kind, and take long
 	$(BIN)/pytest -n 3 -m soak

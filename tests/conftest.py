@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,27 @@ from hypothesis import settings
 settings.register_profile("repeat", derandomize=True, deadline=None, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("repeat")
+
+
+# What these tests need: a Python may have the `test` extra alone (`make test-others`).
+NEEDS = {
+    "browser": "playwright",
+    "cloud": "moto",
+    "cluster": "ray",
+    "cli/test_looking.py": "pyarrow",
+    "runners/test_preload.py": "sklearn",
+    "test_examples.py": "torch",
+    "test_notebook.py": "nbclient",
+    "test_trial.py": "torch",
+    "trackers": "wandb",
+    "web/test_schema.py": "schemathesis",
+}
+collect_ignore = [tests for tests, module in NEEDS.items() if find_spec(module) is None]
+
+
+def pytest_report_header() -> list[str]:
+    without = sorted({module for module in NEEDS.values() if find_spec(module) is None})
+    return [f"not collected: {len(collect_ignore)} of {', '.join(without)}"] if without else []
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -66,6 +66,7 @@ def test_every_key(tmp_path: Path) -> None:
         directory: code
         space: space.yml
         population: 4
+        control: 1
         steps: 1e1
         workers: 2
         metric: accuracy
@@ -103,6 +104,7 @@ def test_every_key(tmp_path: Path) -> None:
         directory=tmp_path / "code",
         space=Space({"lr": Float(0, 1)}),
         population=4,
+        control=1,
         steps=10,
         workers=2,
         metric="accuracy",

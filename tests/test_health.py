@@ -45,6 +45,26 @@ def said(rows: list[Row], **words: Any) -> dict[str, str]:
     return {finding.key: finding.text for finding in findings(seen(rows, **words))}
 
 
+def test_a_control_arm_that_is_ahead_is_told() -> None:
+    def run(lead: float, steps: int = 3, **words: Any) -> dict[str, str]:
+        rows = [
+            row(
+                8 * step + m,
+                m,
+                step,
+                step + (lead if m == 6 else 0.0 if m == 7 else 0.01 * m),
+                parent=None,
+            )
+            for step in range(steps)
+            for m in range(8)
+        ]
+        return said(rows, control=2, **words)
+
+    assert "better by 0.95 than the best of 6 others" in run(1.0)["control"]
+    assert "control" not in run(-1.0) | run(1.0, steps=1)
+    assert "control" in run(-1.0, higher=False)
+
+
 def calm(steps: int = 6) -> list[Row]:
     """A run in which all is well: eight members that get better, and copy nobody."""
     rng, rows = Random(0), list[Row]()

@@ -35,6 +35,9 @@ def test_it_says_what_the_tables_say(tmp_path: Path, mode: str, *, synchronous: 
     assert history.founder.tolist() == [founder(history, id) for id in range(len(rows))]
     assert result.uncopied is not None
     assert history.uncopied == result.uncopied.id
+    with result.folder.open() as store:
+        for members, steps in ((range(2), 3), (range(2, 8), 9), (range(1, 2), 0)):
+            assert history.top(members, steps) == store.top(members, steps)
     last: dict[int, int] = {}
     for row in rows:
         assert history.before[row.id] == last.get(row.member, NOBODY)

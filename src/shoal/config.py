@@ -309,6 +309,7 @@ class Config(_Checked):
         directory: Where trials run; the file's folder by default.
         space: What the hyperparameters may be; the path of a file that says so is taken, too.
         population: How many members are trained together.
+        control: How many of them never copy, so that the run can say what copying has gained.
         steps: How many steps each member does; None for no end.
         workers: How many trials run at the same time; by default 1, and on a cluster as many as
             there are members.
@@ -359,6 +360,7 @@ class Config(_Checked):
     directory: AbsolutePath = Field(default_factory=Path.cwd)
     space: Annotated[Space, PlainValidator(_checked_space)]
     population: Annotated[Positive, Field(le=LARGEST_POPULATION)] = 10
+    control: Natural = 0
     steps: Positive | None = None
     execution: Annotated[Ray | None, PlainValidator(_execution)] = None
     workers: Positive = Field(default_factory=_at_a_time)
@@ -403,10 +405,16 @@ class Config(_Checked):
 
     def crosswise(self, fields: Mapping[str, Any]) -> list[Problem]:
         commands = [name for name in COMMANDS if fields.get(name) is not None]
-        if len(commands) == 1:
-            return []
-        got = " and ".join(commands) or "none of them"
-        return [Problem("", f"expected one of {', '.join(COMMANDS)}, got {got}")]
+        problems = []
+        if len(commands) != 1:
+            got = " and ".join(commands) or "none of them"
+            problems.append(Problem("", f"expected one of {', '.join(COMMANDS)}, got {got}"))
+        size = fields.get("population", type(self).model_fields["population"].default)
+        control = fields.get("control", 0)
+        if is_number(size) and is_number(control) and control > size:
+            most = f"at most the population, {shown(size)}"
+            problems.append(Problem("control", f"expected {most}, got {shown(control)}"))
+        return problems
 
     @classmethod
     def restore(cls, dumped: Mapping[str, Any]) -> "Config":

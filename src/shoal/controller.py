@@ -394,6 +394,7 @@ def made(config: Config, records: Iterable[Record]) -> Tuner:
         population=config.population,
         steps=config.steps,
         trials=config.max_trials,
+        control=config.control,
         exploit=config.exploit,
         explore=config.explore,
         synchronous=config.synchronous,

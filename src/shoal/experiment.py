@@ -17,7 +17,7 @@ from shoal.controller import MakeRunner, Observer, drive
 from shoal.core.exploit import Exploit
 from shoal.core.explore import Explore
 from shoal.core.space import Space
-from shoal.documents import read
+from shoal.documents import read, unknown
 from shoal.home import ExperimentError, Folder, locked
 from shoal.jobs import Job, Work
 from shoal.notation import dump_space, parse_space
@@ -54,6 +54,7 @@ class Words(TypedDict, total=False):
     directory: str | Path
     space: Mapping[str, Any]
     population: int
+    control: int | None
     steps: int | None
     workers: int | None
     metric: str
@@ -293,9 +294,9 @@ def reworded(config: Config, words: Mapping[str, Any]) -> Config:
         ConfigError: a word is no good.
     """
     rest = {word: value for word, value in words.items() if word not in FITTED}
-    unknown = rest.keys() - type(config).model_fields
-    if unknown:
-        return Config(**rest)  # says what is wrong with them
+    fields = type(config).model_fields
+    if wrong := sorted(rest.keys() - fields):
+        raise ConfigError([Problem("", unknown(word, fields)) for word in wrong])
     rest |= {"execution": moved(config, rest.get("execution"))}
     return fitted(changed(config, rest), words.get("gpus_per_trial"), words.get("env"))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shoal.core.exploit import Truncation
+from shoal.core.exploit import Cohort, Truncation
 from shoal.core.records import Record, Result, Trial, Value
 from shoal.core.tuner import Latest, Tuner
 
@@ -39,24 +39,28 @@ class Decision:
         what: began anew, went on with its own weights, copied somebody, or copied somebody as it
             had failed.
         cohort: who was compared, the best first; empty where it began.
+        donors: who could be copied, the best first: they, and the control arm.
         at: the step at which they were compared; None where each one's latest result was.
         own: its own place among them; None where it had failed, or had not been there.
-        donor: the place of whom it copied.
+        donor: the place, among the donors, of whom it copied.
         bottom: how many of the worst copy, and how many of the best are copied; None where another
             strategy than truncation has decided.
         before: the hyperparameters that it went on from.
         again: whether the same is decided today, from the same journal.
+        control: whether the member is of the control arm, which never copies.
     """
 
     trial: Trial
     what: What
     cohort: tuple[Place, ...]
+    donors: tuple[Place, ...]
     at: int | None
     own: Place | None
     donor: Place | None
     bottom: int | None
     before: Mapping[str, Value]
     again: bool
+    control: bool = False
 
     @property
     def changes(self) -> dict[str, tuple[Any, Any]]:
@@ -103,23 +107,38 @@ def explain(
 
 
 def _decided(tuner: Tuner, trial: Trial) -> Decision:
+    member, trials = trial.member, tuner.population.trials
+    control = tuner.population.controls(member)
     if trial.parent is None:
         again = tuner.ask() == trial
-        return Decision(trial, "began", (), None, None, None, None, trial.hparams, again)
-    member, trials = trial.member, tuner.population.trials
+        return Decision(
+            trial, "began", (), (), None, None, None, None, trial.hparams, again, control
+        )
     own, cohort = tuner.compared(member, trial.step)
-    ranking = cohort.ranking if isinstance(cohort, Latest) else cohort
-    at = trial.step - 1 if ranking is tuner.population.at(trial.step - 1) else None
-    size = len(cohort)
-    order = range(size - 1, -1, -1)
-    places = tuple(Place(size - low, ranking[low], cohort[low]) for low in order)
+    at = trial.step - 1 if of(cohort) is tuner.population.at(trial.step - 1) else None
+    places = ranked(cohort)
+    donors = places if cohort.donors is cohort else ranked(cohort.donors)
     mine = next((place for place in places if place.result.trial.member == member), None)
     start = trials[trial.parent]
-    donor = next((place for place in places if place.start.trial.id == start.id), None)
-    bottom = tuner.exploit.cut(len(cohort)) if isinstance(tuner.exploit, Truncation) else None
+    donor = next((place for place in donors if place.start.trial.id == start.id), None)
+    compared = places or donors
+    bottom = tuner.exploit.cut(len(compared)) if isinstance(tuner.exploit, Truncation) else None
     what: What = "went on" if start.member == member else "copied"
-    if own is None:
+    if own is None and not control:
         what, mine = "was refilled", None
     again = tuner.ask() == trial
     copied = None if what == "went on" else donor
-    return Decision(trial, what, places, at, mine, copied, bottom, start.hparams, again)
+    return Decision(
+        trial, what, places, donors, at, mine, copied, bottom, start.hparams, again, control
+    )
+
+
+def of(cohort: Cohort) -> Cohort:
+    """The ranking behind `cohort`."""
+    return cohort.ranking if isinstance(cohort, Latest) else cohort
+
+
+def ranked(cohort: Cohort) -> tuple[Place, ...]:
+    """The places of `cohort`, the best first."""
+    ranking, size = of(cohort), len(cohort)
+    return tuple(Place(size - low, ranking[low], cohort[low]) for low in range(size - 1, -1, -1))

@@ -46,6 +46,7 @@ class Seen:
         higher: whether a higher metric is the better one.
         synchronous: whether members wait for one another.
         space: the domains, in the words of the experiment file.
+        control: how many of the last members never copy.
         ancestor: the trial that the newest results of all members go back to, if there is one.
         now: the time, where it runs.
     """
@@ -55,6 +56,7 @@ class Seen:
     higher: bool
     synchronous: bool
     space: Mapping[str, Any]
+    control: int = 0
     ancestor: Row | None = None
     now: float | None = None
 
@@ -78,7 +80,7 @@ class Seen:
 def findings(seen: Seen) -> list[Finding]:
     """All that is to be said of a run."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
-        failing, late, slow, pinned, idle_explore, noisy, lucky, descended,
+        failing, late, slow, pinned, idle_explore, noisy, lucky, descended, overtaken,
     )  # fmt: skip
     return [finding for look in looks for finding in look(seen)]
 
@@ -192,6 +194,27 @@ def descended(seen: Seen) -> Iterator[Finding]:
             "descent",
             f"all {seen.population} members descend from member {root.member} as it was after step "
             f"{root.step}: what the others had learned until then is gone",
+        )
+
+
+def overtaken(seen: Seen) -> Iterator[Finding]:
+    """A control arm that is ahead of those that copy."""
+    free = seen.population - seen.control
+    ended = {row.member: row.step for row in seen.newest}
+    if not seen.control or not free or len(ended) < seen.population:
+        return
+    step = min(ended.values())
+    here = [row for row in seen.finished.values() if row.step == step]
+    arms = [row for row in here if row.member >= free], [row for row in here if row.member < free]
+    if step < 1 or not all(arms):  # at step 0 there was nothing to copy
+        return
+    control, best = (max(arm, key=lambda row: seen.gain(row, here[0])) for arm in arms)
+    if (lead := seen.gain(control, best)) > 0:
+        yield Finding(
+            "control",
+            f"the control arm is ahead: at step {step} the best of {seen.control} that never copied"
+            f" is better by {lead:.3g} than the best of {free} others. Copying may come too early:"
+            " longer steps, or a smaller fraction, keep slow starters",
         )
 
 

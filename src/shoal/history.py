@@ -182,7 +182,15 @@ class History:
     @cached_property
     def uncopied(self) -> int | None:
         """The best trial of those without a copy in their past; of equals, the first."""
-        score = np.where(self.alone == 1, self.score, np.nan)
+        return self._best_of(self.alone == 1)
+
+    def top(self, members: range, steps: int) -> int | None:
+        """The best trial of so many first steps of these members."""
+        there = (self.member >= members.start) & (self.member < members.stop)
+        return self._best_of(there & (self.step < steps))
+
+    def _best_of(self, which: Flags) -> int | None:
+        score = np.where(which, self.score, np.nan)
         return int(np.nanargmax(score)) if np.isfinite(score).any() else None
 
     def lineage(self, trial: int | None) -> Ints:

@@ -110,7 +110,7 @@ class Mended:
     def __init__(self, folder: Folder, config: Config, found: Salvage) -> None:
         self.entries: list[Entry] = []
         self._folder, self._config, self._at = folder, config, 0.0
-        self._population = Population(config.population, config.seed)
+        self._population = Population(config.population, config.seed, config.control)
         self._ids: dict[tuple[str, str], int] = {}  # by member and step
         self._objective = Objective(config.metric, config.mode)
         records = [record for _, record in found.entries.values()]

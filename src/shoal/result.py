@@ -101,10 +101,27 @@ class Result:
 
     @cached_property
     def uncopied(self) -> views.Row | None:
-        """The best trial without a copy in its past: what random search would have got."""
+        """The best trial without a copy in its past, often after fewer steps than the best."""
         with self.folder.open() as store:
             found = views.uncopied(store.starts())
             return None if found is None else self._read(store, [found])[0]
+
+    @cached_property
+    def control(self) -> views.Control | None:
+        """What the control arm came to, beside the others; None without one, or too early."""
+        population, members = self.config["population"], self.config.get("control", 0)
+        steps, others = self.progress.step, population - members
+        if not members or not others:
+            return None
+        tops = [self._top(arm, steps) for arm in (range(others, population), range(others))]
+        rows = {row.id: row for row in self.trials([top for top in tops if top is not None])}
+        if len(rows) < len(tops):
+            return None
+        best, other = (rows[top] for top in tops if top is not None)
+        assert best.metric is not None
+        assert other.metric is not None
+        gain = (other.metric - best.metric) * (1 if self.config["mode"] == "max" else -1)
+        return views.Control(members, others, steps, best, other, gain + 0.0)
 
     @property
     def created(self) -> float:
@@ -196,6 +213,7 @@ class Result:
                 "metric": best.metric,
                 "checkpoint": best.lineage[-1].checkpoint,
             },
+            "control": self.control and self.control.json(),
             "checkpoints": str(self.checkpoints),
             "health": [finding.text for finding in self.findings],
         }  # fmt: skip
@@ -223,6 +241,11 @@ class Result:
         with self.folder.open() as store:
             intermediate = {row.id: store.measured(row.id, row.attempt) for row in self._rows}
         return views.export(self._rows, intermediate)
+
+    def _top(self, members: range, steps: int) -> int | None:
+        """The best trial of so many first steps of these members."""
+        with self.folder.open() as store:
+            return store.top(members, steps)
 
     @cached_property
     def _meta(self) -> dict[str, str]:
@@ -297,6 +320,7 @@ def findings_of(result: Result, trials: int) -> list[Finding]:
             synchronous=config["synchronous"],
             space=config["space"],
             ancestor=line[0] if line else None,
+            control=config.get("control", 0),
             now=time() if alive else None,
         )
     )

@@ -65,6 +65,29 @@ class Progress:
     members: Sequence[Row]  # the latest trial of each member
 
 
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The best of the control arm and the best of the others, of as many steps of each member."""
+
+    members: int  # that never copy
+    others: int
+    steps: int  # that each of all members has ended
+    best: Row  # of the control arm
+    other: Row  # of the others
+    gain: float  # by how much the others' is better
+
+    def json(self) -> dict[str, Any]:
+        """The arms as `--json` and the API give them."""
+        return {
+            "members": self.members,
+            "others": self.others,
+            "steps": self.steps,
+            "best": {"id": self.best.id, "metric": self.best.metric},
+            "other": {"id": self.other.id, "metric": self.other.metric},
+            "gain": self.gain,
+        }
+
+
 def table(
     entries: Iterable[Entry],
     mode: str,
@@ -126,7 +149,9 @@ def schedule(line: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def uncopied(starts: Iterable[tuple[int, int, int | None, float | None]]) -> int | None:
-    """The best trial of those whose members had never copied: what random search would have got.
+    """The best trial of those whose members had never copied.
+
+    It is no random search: members that copied later are there with their first steps alone.
 
     Args:
         starts: (trial, member, parent, score) of every trial, by id.

@@ -72,6 +72,7 @@ def test_status(done: Shell) -> None:
         "trials": {"finished": 12, "running": 0, "failed": 0, "total": 12},
         "seconds": status["seconds"],
         "best": {key: best[key] for key in ("id", "metric", "checkpoint")},
+        "control": None,
         "checkpoints": str(folder / "checkpoints"),
         "health": [text for text in status["health"] if "descend" in text],
     }
@@ -128,7 +129,7 @@ def test_the_metric_is_shown_as_reported_when_less_is_better(shell: Shell, tmp_p
     assert 0 < best["metric"] < 3
     assert best["metric"] == min(trial["metric"] for trial in shell.json("trials"))
     assert shell.json("list")[0]["best"] == best["metric"]
-    assert f"best loss        {best['metric']:.3f}" in ended.stdout
+    assert f"best loss      {best['metric']:.3f}" in ended.stdout
     assert f"best {best['metric']:.3f} (member" in ended.stderr
 
 

@@ -64,6 +64,41 @@ def test_the_worst_goes_on_from_the_best() -> None:
     assert abs(second[0].hparams["x"] - best.hparams["x"]) == pytest.approx(0.2)
 
 
+def test_the_control_arm_is_copied_and_neither_ranked_nor_refilled() -> None:
+    tuner = Tuner(SPACE, population=6, control=2, steps=4, exploit=Truncation(0.25), retries=0)
+    for trial in asked(tuner):  # the controls, 4 and 5, are the best and the worst
+        tuner.tell(Finished(trial.id, {4: 9.0, 5: -9.0}.get(trial.member, float(trial.member))))
+    second = asked(tuner)
+    assert [trial.parent for trial in second] == [4, 1, 2, 3, 4, 5], "one of four copies"
+    assert [t.hparams for t in second[4:]] == [t.hparams for t in tuner.population.trials[4:6]]
+    for trial in second:
+        free = Finished(trial.id, 1.0)
+        tuner.tell(fail(trial) if trial.member == 4 else free)
+    third = asked(tuner)
+    assert third[4].parent == 4, "it goes on from what it had"
+    for trial in third:
+        tuner.tell(Finished(trial.id, 1.0) if trial.member > 3 else fail(trial))
+    refilled = asked(tuner)
+    assert {t.parent for t in refilled[:4]} <= {t.id for t in third[4:]}, "nothing else is left"
+    assert [t.parent for t in refilled[4:]] == [t.id for t in third[4:]]
+
+
+def test_a_control_that_has_never_finished_begins_anew() -> None:
+    tuner = Tuner(SPACE, population=2, control=1, steps=2, retries=0)
+    first = asked(tuner)
+    tuner.tell(Finished(0, 1.0))
+    tuner.tell(fail(first[1]))
+    again = asked(tuner)[1]
+    assert (again.member, again.step, again.parent) == (1, 1, None)
+    assert again.hparams != first[1].hparams
+
+
+@pytest.mark.parametrize("control", [-1, 4])
+def test_a_control_arm_is_no_larger_than_the_population(control: int) -> None:
+    with pytest.raises(ValueError, match=f"control must be at .*, got {control}"):
+        Tuner(SPACE, population=3, steps=1, control=control)
+
+
 def test_a_failing_trial_is_retried_and_then_its_member_refilled() -> None:
     tuner = Tuner(SPACE, population=3, steps=2, retries=2)
     first = asked(tuner)

@@ -33,6 +33,7 @@ class Setting:
     """Everything that a run is made from but its slots and the order of events."""
 
     population: int
+    control: int
     steps: int | None
     trials: int | None
     fraction: float
@@ -49,6 +50,7 @@ class Setting:
         return Tuner(
             SPACE,
             population=self.population,
+            control=self.control,
             steps=self.steps,
             trials=self.trials,
             exploit=Truncation(self.fraction),
@@ -70,9 +72,12 @@ def settings(synchronous: bool | None = None, failing: float = 0.4) -> st.Search
         levels=st.sampled_from((1, 3, 1000)),
     )
     return st.builds(
-        lambda limit, **fields: Setting(steps=limit[0], trials=limit[1], **fields),
+        lambda limit, population, control, **fields: Setting(
+            population, min(control, population), *limit, **fields
+        ),
         limits,
-        population=st.integers(1, 6),
+        st.integers(1, 6),
+        st.sampled_from((0, 0, 1, 2, 6)),
         fraction=st.sampled_from((0.0, 0.2, 0.5, 1.0)),
         explore=st.sampled_from((Shift(), Shift(0.5, 1), Perturb())),
         synchronous=st.booleans() if synchronous is None else st.just(synchronous),
@@ -96,6 +101,7 @@ def state(tuner: Tuner) -> dict[str, Any]:
         "failures": dict(population.failures),
         "best": population.best,
         "latest": list(population.latest),
+        "donors": list(population.latest.donors),
         "last": [population.last(m) for m in members],
         "newest": [population.newest(m) for m in members],
         "live": set(tuner.live),
@@ -164,6 +170,11 @@ def test_only_who_copies_explores(setting: Setting, slots: int, order: Random | 
                 down.add(trials[record.trial].member)
         elif record.attempt == 1:
             assert SPACE.contains(record.hparams)
+            if tuner.population.controls(record.member):
+                newest = [t for t in trials if t.member == record.member and t.id in ended][-1:]
+                assert [record.parent] == ([t.id for t in newest] or [None])
+                assert all(t.hparams == record.hparams for t in newest)
+                return
             assert (record.parent is None) == (record.step == 0)
             if record.parent is None:
                 return
@@ -281,7 +292,7 @@ def needed(tuner: Tuner) -> set[int]:
     ids |= population.running.keys()
     if tuner.synchronous:
         slowest = min(map(population.next_step, members))
-        ids |= {r.trial.id for step in (slowest - 1, slowest) for r in population.at(step)}
+        ids |= {r.trial.id for step in (slowest - 1, slowest) for r in population.at(step).donors}
     return ids | ({population.best.trial.id} if population.best is not None else set())
 
 

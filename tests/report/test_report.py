@@ -25,7 +25,8 @@ def test_the_result_in_three_sentences(tmp_path: Path) -> None:
     assert ran.endswith(f"{failed} trials failed.")
     row = result.best.lineage[-1]
     assert f"{result.best.metric:.4f}, of member {row.member} at step {row.step}" in found
-    assert f"without copying it would have been {result.uncopied.metric:.4f}" in found
+    steps = f"after {result.uncopied.step + 1} steps; the winner had {len(result.best.lineage)}"
+    assert f"The best that copied nobody has {result.uncopied.metric:.4f}, {steps}" in found
     first, last = result.best.lineage[0].hparams, row.hparams
     assert f"from {first['lr']:.4g} to {last['lr']:.4g}" in went
     members = 1 + sum(

@@ -182,6 +182,7 @@ print(random.random(), np.random.rand(), np.random.default_rng().random(), torch
 
 
 def test_no_two_trials_share_a_random_number(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     with held(tmp_path, NUMBERS, "torch", "torch.utils.data", "multiprocessing") as lab:
         told = [lab.run().out.strip().split("|") for _ in range(3)]
     assert not (tmp_path / "out1" / "imports.json").exists(), "an optimizer imports a lot, shared"

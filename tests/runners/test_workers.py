@@ -82,6 +82,7 @@ class Early:
 def test_an_environment_that_comes_before_an_import_costs_no_trial(
     tmp_path: Path, first: str
 ) -> None:
+    pytest.importorskip("torch")
     (tmp_path / "early.py").write_text(first + EARLY)
     config = shoal.Config(
         trainable="early:Early", directory=tmp_path, space=SPACE, population=4, steps=4, workers=2,

@@ -30,7 +30,7 @@ def test_a_run_on_a_terminal(shell: Shell, tmp_path: Path) -> None:
     assert "\x1b[?25h" in terminal.raw, "the cursor is back"
     after = terminal.raw.rpartition("\x1b[2K")[2]
     assert "waiting for" not in after, "the table has gone"
-    assert "without copying" in after
+    assert "copied nobody" in after
 
 
 def test_ctrl_c_on_a_terminal(shell: Shell, tmp_path: Path) -> None:

@@ -140,7 +140,39 @@ track_option = click.option(
     metavar="NAME[=WHERE]",
     help="tensorboard, mlflow or wandb: is told of each step; may be given again.",
 )
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=lambda *given: settings(given[-1]),
+    help="Any key of the experiment file, in place of what it says; may be given again.",
+)
 config_argument = click.argument("config", type=click.Path(path_type=Path))
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+    """The keys of the experiment file in KEY=VALUE texts, each value as YAML has it.
+
+    Raises:
+        BadParameter: one is none.
+    """
+    if not given:
+        return {}
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise click.BadParameter(f"expected KEY=VALUE, a key of the file, got {text!r}.")
+        if key in found:
+            raise click.BadParameter(f"{key} is given twice.")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise click.BadParameter(f"{key}: expected a value in YAML, got {value!r}.") from None
+    return found
 
 
 def variables(given: Sequence[str]) -> dict[str, str] | None:
@@ -179,12 +211,14 @@ def cli() -> None:
 @click.option("--name", help="What to call the experiment.")
 @click.option("--seed", type=int, help="The same seed, the same decisions.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of each member.")
+@click.option("--control", type=click.IntRange(0), help="How many of the members never copy.")
 @workers_option
 @gpus_option
 @env_option
 @on_option
 @address_option
 @track_option
+@set_option
 @home_option
 def run(**options: Any) -> int:
     """Run the experiment that the file CONFIG describes.

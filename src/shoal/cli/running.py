@@ -56,32 +56,33 @@ def conduct(drive: Callable[[Observer], Result]) -> int:
 def run(
     config: Path,
     *,
-    name: str | None,
-    seed: int | None,
-    steps: int | None,
-    workers: int | None,
-    gpus_per_trial: float | None,
-    env: Mapping[str, str] | None,
     on: str | None,
     address: str | None,
     track: Sequence[str],
+    settings: Mapping[str, Any],
     home: Path | None,
+    **options: Any,
 ) -> int:
-    """The exit code of a run of the experiment in the file `config`."""
+    """The exit code of a run of the experiment in the file `config`.
+
+    Args:
+        config: the file.
+        on: where trials run, if it was said.
+        address: of the cluster, if it was said.
+        track: the trackers that are told.
+        settings: any keys of the file, in place of what it says.
+        home: where experiments are kept.
+        options: keys of the file that have an option of their own; None: not given.
+    """
+    options |= {"execution": place(on, address), "track": list(track) or None}
+    words: Any = {key: value for key, value in options.items() if value is not None}
+    if twice := words.keys() & settings.keys():
+        raise click.BadParameter(f"{min(twice)} has an option, too.", param_hint="--set")
+    words |= settings
+    home = words.pop("home", home)
     return conduct(
         lambda observer: experiment.run(
-            config,
-            name=name,
-            seed=seed,
-            steps=steps,
-            workers=workers,
-            gpus_per_trial=gpus_per_trial,
-            env=env,
-            execution=place(on, address),
-            track=list(track) or None,
-            home=home,
-            observer=observer,
-            verbose=False,
+            config, home=home, observer=observer, verbose=False, **words
         )
     )
 

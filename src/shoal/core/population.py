@@ -22,9 +22,14 @@ class Ranking:
     A truncation of equals must not always hit the same members: on the paper's toy with its two
     symmetric members (Jaderberg et al., 2017, figure 2) a strict "better than" never copies
     anybody. Adding, removing and ranking take O(log N) comparisons.
+
+    Args:
+        results: those that are compared, in any order.
+        donors: those that may be copied, where they are more than these.
     """
 
-    def __init__(self, results: Iterable[Result] = ()) -> None:
+    def __init__(self, results: Iterable[Result] = (), donors: "Ranking | None" = None) -> None:
+        self.donors = self if donors is None else donors
         self._places: list[Place] = []
         self._new = [_place(result) for result in results]  # not in order yet
 
@@ -70,10 +75,14 @@ EMPTY = Ranking()  # never added to
 
 
 class Population:
-    """`size` members and their trials. Changed only by `apply`, one record at a time."""
+    """`size` members and their trials. Changed only by `apply`, one record at a time.
 
-    def __init__(self, size: int, seed: int = 0) -> None:
-        self.size = size
+    The last `control` of them are the control arm: others may copy them, and nobody is compared
+    with them.
+    """
+
+    def __init__(self, size: int, seed: int = 0, control: int = 0) -> None:
+        self.size, self.control = size, control
         self.trials: list[Trial] = []  # by id; of several attempts the newest
         self.running: dict[int, Trial] = {}  # by id
         self.failures: dict[int, int] = {}  # by id: how many attempts of it failed
@@ -119,15 +128,25 @@ class Population:
         last = self._last[member]
         return 0 if last is None else last.step + 1
 
+    def controls(self, member: int) -> bool:
+        """Whether `member` is of the control arm."""
+        return member >= self.size - self.control
+
     def at(self, step: int) -> Ranking:
-        """The results of all trials of `step`, kept until every member has begun a later one."""
+        """The results of `step`, kept until every member has begun a later one.
+
+        Those of all members are its `donors`.
+        """
         return self._at.get(step, EMPTY)
 
     @property
     def latest(self) -> Ranking:
-        """Each member's newest result."""
+        """Each member's newest result; those of all members are its `donors`."""
         if self._latest is None:
-            self._latest = Ranking(result for result in self._newest if result is not None)
+            self._latest = self._ranking()
+            for result in self._newest:
+                if result is not None:
+                    self._enter(self._latest, result)
         return self._latest
 
     def lineage(self, trial: Trial) -> list[Trial]:
@@ -163,16 +182,26 @@ class Population:
         here = self._at.get(trial.step)
         if here is None:
             self._forget()
-            here = self._at[trial.step] = Ranking()
-        here.add(result)
-        if self._latest is not None:
+            here = self._at[trial.step] = self._ranking()
+        self._enter(here, result)
+        if (latest := self._latest) is not None:
             if (old := self._newest[trial.member]) is not None:
-                self._latest.remove(old)
-            self._latest.add(result)
+                latest.donors.remove(old)
+                if latest is not latest.donors and not self.controls(trial.member):
+                    latest.remove(old)
+            self._enter(latest, result)
         self._newest[trial.member] = result
         best = self.best
         if best is None or (result.score, -trial.id) > (best.score, -best.trial.id):
             self.best = result
+
+    def _ranking(self) -> Ranking:
+        return Ranking(donors=Ranking() if self.control else None)
+
+    def _enter(self, ranking: Ranking, result: Result) -> None:
+        ranking.donors.add(result)
+        if ranking is not ranking.donors and not self.controls(result.trial.member):
+            ranking.add(result)
 
     def _forget(self) -> None:
         """Drop the rankings of steps that nobody will be compared at any more."""

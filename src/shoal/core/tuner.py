@@ -41,9 +41,14 @@ class Tuner:
     once half the population has been there, and before that with everybody's latest; it copies the
     latest of whom it copies. Either way only a member that copied somebody explores.
 
+    The last `control` members are the control arm: they never copy, and train under what they began
+    with. Others may copy them, but are compared without them, as a control at the bottom would take
+    the place of a member that should copy.
+
     Args:
         space: what the hyperparameters may be.
         population: how many members are trained together.
+        control: how many of them never copy.
         steps: how many trials each member does; None for no end.
         trials: how many trials are decided in all; None for no end.
         exploit: whose weights a member goes on with.
@@ -58,7 +63,8 @@ class Tuner:
             score can need.
 
     Raises:
-        ValueError: `population`, `steps` or `trials` is below 1, or `retries` below 0.
+        ValueError: `population`, `steps` or `trials` is below 1, `retries` or `control` below 0, or
+            `control` above `population`.
         ProtocolError: `journal` is not one of this tuner's.
     """
 
@@ -69,6 +75,7 @@ class Tuner:
         population: int,
         steps: int | None,
         trials: int | None = None,
+        control: int = 0,
         exploit: Exploit = Truncation(),
         explore: Explore = Shift(),
         synchronous: bool = True,
@@ -77,12 +84,14 @@ class Tuner:
         journal: Iterable[Record] = (),
     ) -> None:
         refuse_below(1, population=population)
-        refuse_below(0, retries=retries)
+        refuse_below(0, retries=retries, control=control)
+        if control > population:
+            raise ValueError(f"control must be at most the population, {population}, got {control}")
         self.limit(steps, trials)
         self.space = space
         self.exploit, self.explore = exploit, explore
         self.synchronous, self.seed, self.retries = synchronous, seed, retries
-        self.population = Population(population, seed)
+        self.population = Population(population, seed, control)
         self._ready = [(0, member) for member in range(population)]  # a heap of (step, member)
         self._retrying: dict[int, Trial] = {}  # by id: failed, and to be tried again
         self._settled = Counter[int]()  # by step: trials that ended, for good or for bad
@@ -165,7 +174,7 @@ class Tuner:
                 if len(self._down) == size
                 else None
             )
-        if self._settled[step] < size or len(self.population.at(step)) > 0:
+        if self._settled[step] < size or len(self.population.at(step).donors) > 0:
             return None
         return f"all {size} trials of step {step} failed"
 
@@ -208,33 +217,44 @@ class Tuner:
         population, (step, member) = self.population, front
         id = len(population.trials)
         if step == 0:
-            hparams = self.space.sample(stream(self.seed, member, step))
-            return Trial(id, member, 0, hparams, parent=None)
+            return self._fresh(id, member, step)
         own, cohort = self.compared(member, step)
-        if len(cohort) == 0:
+        if len(cohort.donors) == 0:
             return None
+        if population.controls(member):  # from its newest result also where a later trial failed
+            newest = population.newest(member)
+            if newest is None:
+                return self._fresh(id, member, step)
+            return Trial(id, member, step, newest.trial.hparams, parent=newest.trial.id)
         rng = stream(self.seed, member, step)
-        move = self.exploit(own, cohort, rng)
+        # where all have failed but the control arm, that is what there is
+        move = self.exploit(own, cohort if len(cohort) > 0 else cohort.donors, rng)
         hparams = self.explore(move.hparams, self.space, rng) if move.explore else move.hparams
         return Trial(id, member, step, hparams, parent=move.start.trial.id)
+
+    def _fresh(self, id: int, member: int, step: int) -> Trial:
+        hparams = self.space.sample(stream(self.seed, member, step))
+        return Trial(id, member, step, hparams, parent=None)
 
     def compared(self, member: int, step: int) -> tuple[Result | None, Cohort]:
         """(its own result, those it is compared with) of a member that is about to begin `step`.
 
-        The one is None where its latest trial has failed, the other empty while it has to wait.
+        The one is None where its latest trial has failed. The other has no donors while it has to
+        wait.
         """
         own = None if member in self._down else self.population.newest(member)
         return own, self._cohort(step - 1)
 
     def _cohort(self, step: int) -> Cohort:
-        """Who is compared with a member that has ended `step`; nobody while it has to wait."""
+        """Who is compared with a member that has ended `step`; no donors while it has to wait."""
         population = self.population
         size, here = population.size, population.at(step)
+        compared = size - population.control
         if self.synchronous:
             return here if self._settled[step] == size else EMPTY
         if len(self._down) == size:  # everything fails: let what still runs end, and see
             return EMPTY
-        enough = len(here) > 1 and 2 * len(here) >= size
+        enough = len(here) > 1 and 2 * len(here) >= compared
         return Latest(here if enough else population.latest, population)
 
     def _apply(self, record: Record) -> None:
@@ -320,7 +340,7 @@ class Tuner:
             slowest = min(population.next_step(member) for member in range(population.size))
             self._begun[slowest] = sum(last.step == slowest for last in lasts)
             for step in (slowest - 1, slowest):
-                for result in population.at(step):
+                for result in population.at(step).donors:
                     self._hold_for_generation(result.trial)
 
 
@@ -340,6 +360,12 @@ class Latest:
 
     def __init__(self, ranking: Ranking, population: Population) -> None:
         self.ranking, self._population = ranking, population
+
+    @property
+    def donors(self) -> "Latest":
+        """Those that may be copied."""
+        donors = self.ranking.donors
+        return self if donors is self.ranking else Latest(donors, self._population)
 
     def __len__(self) -> int:
         return len(self.ranking)

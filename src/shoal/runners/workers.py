@@ -406,7 +406,7 @@ class WorkerRunner:
     def _may_be_copied(self, id: int) -> bool:
         """Whether the trial `id` is among the best half of what others are compared with."""
         population = self._checkpoints.population
-        latest, trial = population.latest, population.trials[id]
+        latest, trial = population.latest.donors, population.trials[id]
         newest: Result | None = population.newest(trial.member)
         if newest is None or newest.trial.id != id:
             return False

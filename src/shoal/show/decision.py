@@ -75,7 +75,9 @@ def reason(decision: Decision) -> str:
     """Why it was."""
     size, bottom, own = len(decision.cohort), decision.bottom, decision.own
     if decision.what == "began":
-        return "it is its first step"
+        return "it is its first step" if decision.trial.step == 0 else "nothing of it has finished"
+    if decision.control:
+        return "it is of the control arm, which never copies"
     if decision.what == "was refilled":
         return "its latest trial had failed for good, so it has nothing of its own to go on from"
     rank = "it is not among those compared" if own is None else f"it is {nth(own.rank)} of {size}"
@@ -90,7 +92,7 @@ def reason(decision: Decision) -> str:
 
 def whose(decision: Decision, donor: Place) -> str:
     """How the donor came to be it."""
-    size, bottom = len(decision.cohort), decision.bottom
+    size, bottom = len(decision.donors), decision.bottom
     said = f"member {donor.result.trial.member}, {nth(donor.rank)} of {size}"
     if bottom is not None:
         many = max(bottom, 1)
@@ -111,7 +113,10 @@ def changes(decision: Decision) -> list[str]:
 
 def ranks(decision: Decision, experiment: Experiment) -> list[str]:
     """Who was compared, the best first: all, or those around the ones that matter."""
-    cohort, own, donor = decision.cohort, decision.own, decision.donor
+    cohort, donor = decision.donors, decision.donor
+    compared = {place.result.trial.id for place in decision.cohort}
+    mine = None if decision.own is None else decision.own.result
+    own = next((place for place in cohort if place.result is mine), None)
     matter = [1, len(cohort), *(place.rank for place in (own, donor) if place is not None)]
     told = tables.metrics([metric(place.result, experiment) for place in cohort])
     rows: list[list[str | Cell]] = []
@@ -124,7 +129,8 @@ def ranks(decision: Decision, experiment: Experiment) -> list[str]:
             rows.append(["…", "", "", "", ""])
             left_out = False
         trial = place.result.trial
-        role = "this one" if place is own else "donor" if place is donor else ""
+        role = "" if trial.id in compared else "control"
+        role = "this one" if place is own else "donor" if place is donor else role
         rows.append([
             str(place.rank), str(trial.member), str(trial.step), score, Cell(role, "bold")
         ])  # fmt: skip

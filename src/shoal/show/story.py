@@ -31,20 +31,28 @@ def ran(result: Result) -> str:
 
 
 def found(result: Result) -> str:
-    """What the best is, and what it is worth beside what would have been found without copying."""
-    best, alone = result.best, result.uncopied
+    """What the best is, and what it is to be seen beside."""
+    best, alone, arms = result.best, result.uncopied, result.control
     assert best is not None
     row = best.lineage[-1]
+    pair = (None, None) if arms is None else (arms.best.metric, arms.gain)
     never = None if alone is None else alone.metric
-    top, without, gained = metrics(
-        [best.metric, never, None if never is None else abs(best.metric - never)]
-    )
+    top, without, control, gained = metrics([best.metric, never, *pair])
     text = f"The best {named_metric(result)} is {top}, of member {row.member} at step {row.step}"
+    if arms is not None:
+        return (
+            f"{text}. After {plural(arms.steps, 'step')} each, the best of "
+            f"{plural(arms.members, 'member')} that never copy has {control}; the best of "
+            f"{arms.others} others gained {gained} over it."
+        )
     if alone is None:
         return f"{text}."
     if alone.id == row.id:
         return f"{text}; it copied nobody on its way."
-    return f"{text}; without copying it would have been {without}: {gained} were gained."
+    return (
+        f"{text}. The best that copied nobody has {without}, after "
+        f"{plural(alone.step + 1, 'step')}; the winner had {len(best.lineage)}."
+    )
 
 
 def went(result: Result) -> str:

@@ -10,7 +10,7 @@ from math import floor, log10
 from typing import Any
 
 from shoal.core.records import Hparams
-from shoal.result import Result
+from shoal.result import Best, Result
 from shoal.show.layout import Cell, facts, grid, one_line
 from shoal.views import Row
 
@@ -298,10 +298,22 @@ def status(result: Result) -> list[str]:
     if result.best is not None:
         row = result.best.lineage[-1]
         lines.append(named("best", f"{metrics([row.metric])[0]}, {where(row)}"))
+    if now["control"] is not None:
+        lines.append(named("control", against(now["control"])))
     lines += [named("folder", now["folder"]), named("checkpoints", now["checkpoints"])]
     lines += [named("health" if not n else "", text) for n, text in enumerate(now["health"])]
     latest = trials(newest, names_of(result), result.copies(newest), indent=2)
     return [heading(result), "", *facts(lines), *(["", *latest] if newest else [])]
+
+
+def against(arms: Mapping[str, Any]) -> str:
+    """How the control arm and the others compare, given as in `Result.status`."""
+    control, other, gain = metrics([arms["best"]["metric"], arms["other"]["metric"], arms["gain"]])
+    return (
+        f"after {plural(arms['steps'], 'step')}, {control} is the best of "
+        f"{plural(arms['members'], 'member')} that never copy, {other} of {arms['others']} others: "
+        f"gained {gain}"
+    )
 
 
 def lags(newest: Sequence[Row]) -> str:
@@ -319,24 +331,22 @@ def where(row: Row) -> str:
 
 
 def winner(result: Result) -> list[str]:
-    """What an experiment has found: the best, what it gained, its schedule, where its model is."""
-    best, alone = result.best, result.uncopied
+    """What an experiment has found: the best, what it compares with, its schedule, its model."""
+    best = result.best
     if best is None:
         return [NOTHING]
     row = best.lineage[-1]
-    never = None if alone is None else alone.metric
-    gain = None if never is None else abs(best.metric - never)
-    top, without, gained = metrics([best.metric, never, gain])
-    wide = max(map(len, (top, without, gained)))
     name = "best" if result.config["metric"] == "default" else f"best {named_metric(result)}"
-    lines: list[list[str | Cell]] = [[Cell(name, "dim"), Cell(top.rjust(wide), "good"), where(row)]]
-    if alone is not None and alone.id == row.id:
-        same = "the same: it copied nobody on its way"
-        lines.append([Cell("without copying", "dim"), without.rjust(wide), same])
-    elif alone is not None:
-        found = f"{where(alone)}: what random search would have found"
-        lines.append([Cell("without copying", "dim"), without.rjust(wide), found])
-        lines.append([Cell("gained", "dim"), gained.rjust(wide), ""])
+    facing = compared(result, best)
+    told = metrics([best.metric, *(metric for _, metric, _ in facing)])
+    wide = max(map(len, told))
+    lines: list[list[str | Cell]] = [
+        [Cell(name, "dim"), Cell(told[0].rjust(wide), "good"), where(row)]
+    ]
+    lines += [
+        [Cell(what, "dim"), text.rjust(wide), which]
+        for (what, _, which), text in zip(facing, told[1:], strict=True)
+    ]
     checkpoint = row.checkpoint or "none: nothing was saved, or it was deleted"
     return [
         *facts(lines),
@@ -345,6 +355,28 @@ def winner(result: Result) -> list[str]:
         "",
         *facts([named("lineage", path(best.lineage)), named("checkpoint", checkpoint)]),
     ]
+
+
+def compared(result: Result, best: Best) -> list[tuple[str, float, str]]:
+    """What the best is to be seen beside: (what it is, its metric, which trials that rests on).
+
+    A gain is told where there is a control arm, of as many steps of each member: that alone has
+    been run. The best that copied nobody is told with its own number of steps.
+    """
+    alone, arms = result.uncopied, result.control
+    if arms is not None:
+        assert arms.best.metric is not None
+        which = f"{where(arms.best)}, the best of {plural(arms.members, 'member')} that never copy"
+        after = f"after {plural(arms.steps, 'step')} each"
+        gain = f"the best of {arms.others} that may copy over it, {after}"
+        return [("control arm", arms.best.metric, which), ("gained", arms.gain, gain)]
+    if alone is None or alone.metric is None:
+        return []
+    if alone.id == best.lineage[-1].id:
+        return [("copied nobody", alone.metric, "the same: no copy is in its past")]
+    steps, whole = alone.step + 1, len(best.lineage)
+    after = f"after {plural(steps, 'step')}" + ("" if steps == whole else f" (the best: {whole})")
+    return [("copied nobody", alone.metric, f"{where(alone)}, {after}: the best of such")]
 
 
 def comma_separated(rows: list[dict[str, Any]]) -> str:

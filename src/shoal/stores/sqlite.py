@@ -343,6 +343,18 @@ class SqliteStore:
         found = self._db.execute(query).fetchone()
         return None if found is None else int(found[0])
 
+    def top(self, members: range, steps: int) -> int | None:
+        """The trial with the highest score of so many first steps of these members."""
+        query = (
+            "SELECT journal.trial FROM journal JOIN journal AS decided"
+            " ON decided.trial = journal.trial AND decided.kind = 'trial' AND decided.attempt = 1"
+            " WHERE journal.score IS NOT NULL AND decided.step < ?"
+            " AND decided.member >= ? AND decided.member < ?"
+            " ORDER BY journal.score DESC, journal.trial LIMIT 1"
+        )
+        found = self._db.execute(query, (steps, members.start, members.stop)).fetchone()
+        return None if found is None else int(found[0])
+
     def ancestors(self, trial: int) -> list[int]:
         """`trial` and whatever it descends from, the first of all first."""
         rows = self._db.execute(

@@ -36,7 +36,8 @@ STATUS = thing(
     trials=thing(finished="integer", running="integer", failed="integer", total="integer?"),
     checkpoints="string", health=many("string"), sentences=many("string"), hparams=many("string"),
     pausing="boolean", limits=thing(),
-    controller={"type": ["object", "null"]}, best={"type": ["object", "null"]},
+    controller={"type": ["object", "null"]},
+    control={"type": ["object", "null"]}, best={"type": ["object", "null"]},
 )  # fmt: skip
 MEMBER = thing(
     member="integer", trial="integer?", state="string", step="integer?", metric="number?",

@@ -83,6 +83,9 @@ class Now(Result):
         found = self.history.uncopied
         return None if found is None else self.trials([found])[0]
 
+    def _top(self, members: range, steps: int) -> int | None:
+        return self.history.top(members, steps)
+
     @cached_property
     def findings(self) -> list[Finding]:
         return self._followed.findings(self.tally.trials, running=self.state == "running")

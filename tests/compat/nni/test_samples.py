@@ -22,6 +22,7 @@ SAMPLES = Path(__file__).parent / "samples"
     ],
 )
 def test_a_sample_runs_unmodified(tmp_path: Path, file: str, checkpoints: str) -> None:
+    pytest.importorskip("sklearn")
     shutil.copytree(SAMPLES, tmp_path, dirs_exist_ok=True)
     (tmp_path / "user").mkdir()
     env = {**os.environ, "HOME": str(tmp_path / "user"), "SHOAL_HOME": str(tmp_path / "home")}
