@@ -53,7 +53,7 @@ def test_the_least_file(tmp_path: Path) -> None:
     assert (config.population, config.steps, config.workers) == (10, None, 1)
     assert (config.mode, config.metric, config.synchronous) == ("max", "default", True)
     assert (config.exploit, config.explore) == (Truncation(0.2), Shift(0.2, 0.25))
-    assert (config.seed, config.retries, config.keep, config.warm) == (0, 1, "live", True)
+    assert (config.seed, config.retries, config.keep, config.warm) == (0, None, "live", True)
     assert config.gpus_per_trial is None
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 
 import shoal
 from shoal import controller
-from shoal.health import Seen, cause, findings
+from shoal.failures import cause
+from shoal.health import Seen, findings
 from shoal.stores.base import Entry
 from shoal.stores.sqlite import SqliteStore
 from shoal.views import Row, table

@@ -45,30 +45,137 @@ def test_a_learning_rate_in_a_tensor_stays_in_it() -> None:
     assert applied(optimizer)["lr"] == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("kind", ["step", "cosine", "lambda"])
-def test_a_scheduler_works_from_the_new_learning_rate(kind: str) -> None:
-    """Changed on the way, it is as if it had been so from the start."""
+SCHEDULERS: dict[str, Any] = {
+    "StepLR": lambda s, o, _lr: s.StepLR(o, 2, gamma=0.5),
+    "MultiStepLR": lambda s, o, _lr: s.MultiStepLR(o, [2, 5], gamma=0.5),
+    "ConstantLR": lambda s, o, _lr: s.ConstantLR(o, 0.5, 5),
+    "ExponentialLR": lambda s, o, _lr: s.ExponentialLR(o, 0.9),
+    "PolynomialLR": lambda s, o, _lr: s.PolynomialLR(o, 10, 2.0),
+    "LinearLR": lambda s, o, _lr: s.LinearLR(o, 0.1, 1.0, 5),
+    "CosineAnnealingLR": lambda s, o, _lr: s.CosineAnnealingLR(o, 10),
+    "CosineAnnealingLR with eta_min": lambda s, o, _lr: s.CosineAnnealingLR(o, 10, eta_min=0.01),
+    "CosineAnnealingLR beyond T_max": lambda s, o, _lr: s.CosineAnnealingLR(o, 2, eta_min=0.01),
+    "CosineAnnealingWarmRestarts": lambda s, o, _lr: s.CosineAnnealingWarmRestarts(o, 4),
+    "WarmRestarts with eta_min": lambda s, o, _lr: s.CosineAnnealingWarmRestarts(
+        o, 4, eta_min=0.01
+    ),
+    "LambdaLR": lambda s, o, _lr: s.LambdaLR(o, lambda n: 0.9**n),
+    "LambdaLR from 0": lambda s, o, _lr: s.LambdaLR(o, lambda n: max(0, n - 4) / 10),
+    "MultiplicativeLR": lambda s, o, _lr: s.MultiplicativeLR(o, lambda _: 0.9),
+    "OneCycleLR": lambda s, o, _lr: s.OneCycleLR(o, [_lr, _lr / 2], 20),
+    "OneCycleLR in three": lambda s, o, _lr: s.OneCycleLR(o, [_lr, _lr / 2], 20, three_phase=True),
+    "CyclicLR": lambda s, o, _lr: s.CyclicLR(
+        o, 0.001, [_lr, _lr / 2], step_size_up=4, cycle_momentum=False
+    ),
+    "SequentialLR": lambda s, o, _lr: s.SequentialLR(
+        o, [s.LinearLR(o, 0.1, 1.0, 5), s.CosineAnnealingLR(o, 10)], [5]
+    ),
+    "ChainedScheduler": lambda s, o, _lr: s.ChainedScheduler(
+        [s.ConstantLR(o, 0.5, 4), s.ExponentialLR(o, 0.9)]
+    ),
+    "ReduceLROnPlateau": lambda s, o, _lr: s.ReduceLROnPlateau(o, patience=1, factor=0.5),
+    "ReduceLROnPlateau with min_lr": lambda s, o, _lr: s.ReduceLROnPlateau(
+        o, patience=4, factor=0.5, min_lr=0.01
+    ),
+}
 
-    def made(lr: float) -> tuple[Any, Any]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=lr)
-        schedulers = torch.optim.lr_scheduler
-        scheduler: Any = {
-            "step": lambda: schedulers.StepLR(optimizer, 2, gamma=0.5),
-            "cosine": lambda: schedulers.CosineAnnealingLR(optimizer, 10),
-            "lambda": lambda: schedulers.LambdaLR(optimizer, lambda n: 0.9**n),
-        }[kind]()
-        return optimizer, scheduler
 
-    changed, straight = made(0.1), made(0.4)
-    for step in range(9):
-        if step == 3:
-            assert apply(changed[0], {"lr": 0.4}, changed[1]) == {"lr"}
-            assert applied(changed[0], changed[1])["lr"] == 0.4
-        for optimizer, scheduler in (changed, straight):
-            optimizer.step()
-            scheduler.step()
-        if step >= 3:
-            assert applied(changed[0])["lr"] == pytest.approx(applied(straight[0])["lr"])
+def scheduled(kind: str, lr: float) -> tuple[Any, Any, Any]:
+    """(weights, optimizer of two groups, scheduler)."""
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(3)) for _ in range(2)]
+    groups = [{"params": [weights[0]]}, {"params": [weights[1]], "lr": lr / 2}]
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.5)
+    return weights, optimizer, SCHEDULERS[kind](torch.optim.lr_scheduler, optimizer, lr)
+
+
+def train(weights: Any, optimizer: Any, scheduler: Any) -> None:
+    optimizer.zero_grad()
+    sum((weight**2).sum() for weight in weights).backward()
+    optimizer.step()
+    plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    scheduler.step(1.0) if plateau else scheduler.step()
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_a_schedule_changed_on_the_way_is_as_if_made_so(kind: str, at: int) -> None:
+    """Ten steps more of training, against a run that had the value from the start."""
+    changed, straight = scheduled(kind, 0.1), scheduled(kind, 0.04)
+    for step in range(at + 10):
+        if step == 0:
+            apply(changed[1], {"lr": 0.1}, changed[2])  # as each step does
+        if step == at:
+            assert apply(changed[1], {"lr": 0.04}, changed[2]) == {"lr"}
+            with torch.no_grad():  # the weights were trained under another until now
+                for one, other in zip(changed[0], straight[0], strict=True):
+                    one.copy_(other)
+                    if "momentum_buffer" in straight[1].state[other]:
+                        buffer = straight[1].state[other]["momentum_buffer"]
+                        changed[1].state[one]["momentum_buffer"].copy_(buffer)
+        if step >= at:
+            assert applied(changed[1], changed[2])["lr"] == pytest.approx(0.04)
+            for mine, its in zip(changed[1].param_groups, straight[1].param_groups, strict=True):
+                assert mine["lr"] == pytest.approx(its["lr"], rel=1e-5, abs=1e-12)
+        for run in (changed, straight):
+            train(*run)
+    for one, other in zip(changed[0], straight[0], strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [k for k in SCHEDULERS if "from 0" not in k])
+def test_what_is_not_in_force_is_not_read_back(kind: str) -> None:
+    """The optimizer's own learning rate was set, and the schedule knows nothing of it."""
+    _, optimizer, scheduler = run = scheduled(kind, 0.1)
+    apply(optimizer, {"lr": 0.1}, scheduler)
+    for _ in range(3):
+        train(*run)
+    assert applied(optimizer, scheduler)["lr"] == pytest.approx(0.1)
+    for group in optimizer.param_groups:
+        group["lr"] *= 3
+    assert applied(optimizer, scheduler)["lr"] == pytest.approx(0.3, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_a_schedule_is_saved_and_loaded_with_what_it_was_changed_to(
+    kind: str, tmp_path: Path
+) -> None:
+    one, other = scheduled(kind, 0.1), scheduled(kind, 0.1)
+    apply(one[1], {"lr": 0.04}, one[2])
+    train(*one)
+    if "ambda" not in kind:  # a function is not saved
+        save(tmp_path, optimizer=one[1], scheduler=one[2])
+        load(tmp_path, optimizer=other[1], scheduler=other[2])
+        assert applied(other[1], other[2])["lr"] == pytest.approx(0.04)
+
+
+def test_a_scheduler_that_cannot_be_changed_is_refused_by_name() -> None:
+    schedulers = torch.optim.lr_scheduler
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1, momentum=0.9)
+    swa = torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05)
+    with pytest.raises(ValueError, match=r"a SWALR sets the learning rate.*use a LambdaLR"):
+        apply(optimizer, {"lr": 0.2}, swa)
+    floor = schedulers.SequentialLR(
+        optimizer,
+        [schedulers.LinearLR(optimizer), schedulers.CosineAnnealingLR(optimizer, 9, 0.01)],
+        [3],
+    )
+    with pytest.raises(ValueError, match="eta_min above 0 inside of another scheduler"):
+        apply(optimizer, {"lr": 0.2}, floor)
+    cycle = schedulers.OneCycleLR(optimizer, 0.1, 20)
+    with pytest.raises(ValueError, match="momentum is set by the scheduler"):
+        apply(optimizer, {"momentum": 0.2}, cycle)
+
+
+def test_a_group_without_weight_decay_stays_without_past_a_zero() -> None:
+    optimizer = two_groups(torch.optim.SGD, lr=0.1, weight_decay=1e-2)
+    for value in (0.0, 0.1):
+        apply(optimizer, {"weight_decay": value})
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [value, 0.0]
+    never = two_groups(torch.optim.SGD, lr=0.1)
+    apply(never, {"weight_decay": 0.0})
+    with pytest.raises(ValueError, match="which of 2 groups are to stay without it"):
+        apply(never, {"weight_decay": 0.1})
 
 
 def parts() -> tuple[Any, Any, Any]:

@@ -30,6 +30,7 @@ _HOMES = {
     "Trainable": "shoal.trainable",
     "resume": "shoal.experiment",
     "run": "shoal.experiment",
+    "ShoalWarning": "shoal.experiment",
     "Observer": "shoal.controller",
     "ExperimentError": "shoal.home",
     "Result": "shoal.result",

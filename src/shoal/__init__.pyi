@@ -18,6 +18,7 @@ from shoal.core.space import Normal as Normal
 from shoal.core.space import Space as Space
 from shoal.core.space import SpaceError as SpaceError
 from shoal.core.tuner import Tuner as Tuner
+from shoal.experiment import ShoalWarning as ShoalWarning
 from shoal.experiment import resume as resume
 from shoal.experiment import run as run
 from shoal.home import ExperimentError as ExperimentError

@@ -62,6 +62,7 @@ class Checkpoints:
         self.live = Live()
         self._changes = self.live.follow()
         self._remade = False
+        self.trouble = ""  # why the last state that could not be saved could not
         self._there = set(self._found())
         self._origins: dict[int, int] = {}  # by live trial: the one whose checkpoint it needs
         self._needed: dict[int, set[int]] = {}  # the same the other way round
@@ -96,6 +97,15 @@ class Checkpoints:
         if id in self._leaving:
             self._later.flush()
             self._sending.flush()
+
+    def unsaved(self, live: Live) -> str:
+        """Why nothing of what `live` needs was saved; empty where something was.
+
+        Of states that workers hold; a function or command may have nothing to save.
+        """
+        if not self.remade or not live or any(id in self._there for id in live):
+            return ""
+        return self.trouble
 
     def has(self, id: int) -> bool:
         """Whether the checkpoint of the trial `id` is there, as far as is known."""

@@ -327,7 +327,9 @@ class Config(_Checked):
             saved after its step, and loaded before the next.
         keep: Which checkpoints stay: "live" (those that can still be needed), "all", or "lineage"
             (those and the best trial's ancestors).
-        retries: How often a failed trial is tried again.
+        retries: How often a failed trial is tried again; None for once, and not at all where the
+            same seed fails in the same way: NaN, a result that is no number, what did not take
+            effect.
         timeout: Seconds after which a trial is ended and has failed; None for no limit.
         gpus_per_trial: GPUs of a trial; below 1 for sharing one, 0 for none to be seen, None for
             all to be seen.
@@ -374,7 +376,7 @@ class Config(_Checked):
     checkpoint_every: Annotated[Literal["auto"] | int, PlainValidator(_every)] = "auto"
     hold: bool = True
     keep: Literal["live", "all", "lineage"] = "live"
-    retries: Natural = 1
+    retries: Natural | None = None
     timeout: Seconds | None = None
     gpus_per_trial: Annotated[float, PlainValidator(_gpus_per_trial)] | None = None
     gpus: Annotated[list[Natural], AfterValidator(_different)] | None = None

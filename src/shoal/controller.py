@@ -17,16 +17,18 @@ from shoal.buckets import Bucket
 from shoal.checkpoints import Checkpoints
 from shoal.config import LIMITS, Config, ConfigError, changed
 from shoal.core.population import ProtocolError
-from shoal.core.records import Record
+from shoal.core.records import Failed, Record, Seen
 from shoal.core.tuner import Tuner
 from shoal.documents import shown
 from shoal.durable import InThread
+from shoal.failures import Failures
 from shoal.home import ExperimentError, Folder, locked, trouble
 from shoal.loop import run as loop
 from shoal.orders import taken
 from shoal.result import Result, checkpoint_root, findings_of
 from shoal.runners.base import Log, Runner, RunnerError
 from shoal.runners.paced import PacedRunner
+from shoal.stores.base import Entry
 from shoal.stores.sqlite import DAMAGE, SqliteStore, StoreError, unreadable, why
 
 Outcome = Literal["done", "stopped", "failed"]
@@ -43,7 +45,13 @@ class Observer:
     """Whoever wants to see an experiment run; sees nothing by itself.
 
     Called from the controller: be quick. One that raises is told no more, and the run goes on.
+
+    Attributes:
+        shows: whether the user sees what it is told. Where nobody does, `run` warns at the end of
+            what has failed.
     """
+
+    shows = False
 
     def began(self, folder: Folder, config: Config) -> None:
         """The experiment is about to run, or to go on."""
@@ -100,6 +108,28 @@ def drive(
             with suppress(StoreError):
                 controller.show(lambda observer: observer.ended())
                 store.close()
+
+
+class Told:
+    """The journal, from which the user is told of trials that fail for good."""
+
+    def __init__(self, store: SqliteStore, tuner: Tuner, failures: Failures) -> None:
+        self._store, self._tuner, self._failures = store, tuner, failures
+
+    def append(self, record: Record | Seen) -> None:
+        """Write down what the tuner has decided, or was told."""
+        self._store.append(record)
+        if isinstance(record, Failed) and self._tuner.gave_up(record):
+            trial = self._tuner.population.trials[record.trial]
+            self._failures.failed(trial, record, time.monotonic())
+
+    def commit(self) -> None:
+        """Make all of it last."""
+        self._store.commit()
+
+    def read(self) -> Iterator[Entry]:
+        """What was written down."""
+        return self._store.read()
 
 
 class StopNow(Exception):  # noqa: N818 (no error: somebody wants it)
@@ -166,6 +196,8 @@ class Controller:
         self._store, self._observers, self._interrupt = store, list(observers), interrupt
         self._began = time.monotonic()  # as if it had run without a break
         self._beat, self._asked, self._looked = 0.0, 0.0, time.monotonic()
+        self._failures = Failures(lambda text: self._log("warning", text))
+        self._lost = ""  # why nothing that was trained could be saved
         self._found: set[str] = set()  # what was said of its health
         self._seen: object = None
         self._stopping: str | None = None
@@ -224,12 +256,15 @@ class Controller:
         runner.resize(config.workers)  # it may have changed since whoever makes it was told
         self._interrupt.runner = runner
         try:
-            loop(tuner, runner, store, checkpoints, lambda tuner: self._watch(tuner, runner))
+            told = Told(store, tuner, self._failures)
+            loop(tuner, runner, told, checkpoints, lambda tuner: self._watch(tuner, runner))
+            self._failures.settle()
             runner.settle(self._interrupt.until)
             checkpoints.retain(tuner.live)
             checkpoints.settle()
             if (best := tuner.population.best) is not None and best.trial.id in tuner.live:
                 checkpoints.bring(best.trial.id)
+            self._lost = "" if self._interrupt.wanted else checkpoints.unsaved(tuner.live)
         except StopNow:
             self._stopping = "interrupted; what was running will be run again"
         finally:
@@ -367,6 +402,8 @@ class Controller:
             return "failed", stuck + last_failure(self._store)
         if tuner.done and tuner.population.best is None:
             return "failed", "no trial has finished" + last_failure(self._store)
+        if self._lost:
+            return "failed", f"nothing that was trained could be saved: {self._lost}"
         if tuner.done:
             return "done", ""
         return "stopped" if self._interrupt.wanted else "done", self._stopping or ""

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from json import dumps
@@ -67,7 +68,7 @@ class Words(TypedDict, total=False):
     checkpoint_every: Literal["auto"] | int
     hold: bool
     keep: Literal["live", "all", "lineage"]
-    retries: int
+    retries: int | None
     timeout: float | str
     gpus_per_trial: float | None
     gpus_per_worker: float | None
@@ -255,7 +256,10 @@ def watched(
     followers = [Following(what) for what in trackers.wanted(config)]
     if not verbose:
         drive(folder, config, make_runner, [observer, *followers], notes)
-        return Result(folder)
+        result = Result(folder)
+        if not observer.shows and (trouble := troubled(result)):
+            warnings.warn(trouble, ShoalWarning, stacklevel=3)
+        return result
     from shoal.show import live, tables
 
     watcher = live.watcher()
@@ -264,6 +268,19 @@ def watched(
     result = Result(folder)
     watcher.conclude([*tables.ended(result), "", *tables.winner(result)])
     return result
+
+
+class ShoalWarning(UserWarning):
+    """Something in a run went wrong that nobody was shown."""
+
+
+def troubled(result: Result) -> str:
+    """What went wrong in a run that has ended, in a sentence; empty: nothing did."""
+    which = f"experiment {result.id}"
+    parts = [f"it failed: {result.reason}"] if result.state == "failed" else []
+    if failed := result.tally.failed:
+        parts.append(f"{failed:,} of {result.tally.trials:,} trials failed: {result.failures}")
+    return f"{which}: {'; '.join(parts)}" if parts else ""
 
 
 def spelled(words: Words) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from math import log
 from statistics import median
 from typing import Any
 
-from shoal.core.records import LOST, Value
+from shoal.core.records import LOST, NOT_COPIED, Value
+from shoal.failures import cause
 from shoal.views import Row
 
 MOST = 0.75  # of the members at a bound
@@ -262,7 +263,8 @@ def late(seen: Seen) -> Iterator[Finding]:
 
 def failing(seen: Seen) -> Iterator[Finding]:
     """The region of the space in which trials fail, where there is one."""
-    bad = [row for row in seen.rows if row.error is not None and cause(row.error) != LOST]
+    # of what is no matter of hyperparameters, none is to blame
+    bad = [r for r in seen.rows if r.error is not None and cause(r.error) not in (LOST, NOT_COPIED)]
     good = [row for row in seen.finished.values() if row.error is None]
     if len(bad) < FEWEST_FAILURES:
         return
@@ -308,18 +310,3 @@ def less(value: Value, end: Value) -> bool:
 def is_number(value: Value) -> bool:
     """Whether values like it have an order that means something."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def cause(error: str) -> str:
-    """What an error comes to in a few words."""
-    text = error.lower()
-    if any(said in text for said in ("out of memory", "memoryerror", "resource_exhausted")):
-        return "out of memory"
-    if "memory runs out" in text:
-        return "killed, perhaps for want of memory"
-    kind, _, reason = error.partition(": ")
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    if kind != "crash" or not lines:
-        return kind
-    last = lines[-1] if lines[0].startswith("exit code") else lines[0]
-    return last if len(last) <= 80 else last[:77] + "..."

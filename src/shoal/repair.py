@@ -17,6 +17,7 @@ from typing import Any
 from shoal.config import Config, ConfigError
 from shoal.core.population import Population, ProtocolError
 from shoal.core.records import LOST, Failed, Finished, Record, Report, Trial
+from shoal.core.tuner import again
 from shoal.home import ExperimentError, Folder, is_experiment, locked
 from shoal.runners.outcome import Objective, Reported, measure
 from shoal.stores.base import Entry
@@ -112,6 +113,7 @@ class Mended:
         self._folder, self._config, self._at = folder, config, 0.0
         self._population = Population(config.population, config.seed, config.control)
         self._ids: dict[tuple[str, str], int] = {}  # by member and step
+        self._failed: dict[int, Failed] = {}  # by trial: its newest failure
         self._objective = Objective(config.metric, config.mode)
         records = [record for _, record in found.entries.values()]
         self._told = {(r.trial, r.attempt) for r in records if not isinstance(r, Trial)}
@@ -146,6 +148,8 @@ class Mended:
     def _put(self, record: Record) -> None:
         self._population.apply(record)
         self.entries.append(Entry(self._at, record))
+        if isinstance(record, Failed):
+            self._failed[record.trial] = record
         if isinstance(record, Trial):
             self._ids[str(record.member), str(record.step)] = record.id
 
@@ -212,7 +216,9 @@ class Mended:
         failures = self._population.failures
         if id in self._population.running:
             return False
-        return id not in failures or failures[id] > self._config.retries
+        if id not in failures:
+            return True
+        return not again(self._failed[id], failures[id], self._config.retries)
 
     def _attempts(self, id: int) -> list[int]:
         """The attempts at the trial `id` that have a folder."""

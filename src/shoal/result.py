@@ -13,7 +13,9 @@ from typing import Any
 
 from shoal import home as homes
 from shoal import views
+from shoal.checkpoints import saved
 from shoal.core.records import Hparams
+from shoal.failures import summary
 from shoal.health import Finding, Seen, findings
 from shoal.home import ExperimentError, Folder
 from shoal.stores.sqlite import Session, SqliteStore, Tally
@@ -31,6 +33,27 @@ class Best:
     checkpoint: Path | None  # None: nothing was saved, or it is not there any more
     schedule: list[dict[str, Any]]  # {"step", "hparams"} along the lineage: what PBT has found
     lineage: list[views.Row]  # from the first ancestor to the trial itself
+
+    @property
+    def id(self) -> int:
+        """Which trial it is."""
+        return self.lineage[-1].id
+
+    @property
+    def member(self) -> int:
+        """Whose it is."""
+        return self.lineage[-1].member
+
+    @property
+    def step(self) -> int:
+        """That member's step."""
+        return self.lineage[-1].step
+
+    def __repr__(self) -> str:
+        return (
+            f"<best {self.metric:.6g}: trial {self.id} (member {self.member}, step {self.step}), "
+            f"hparams {dict(self.hparams)}, checkpoint {str(self.checkpoint)!r}>"
+        )
 
 
 class Result:
@@ -88,16 +111,40 @@ class Result:
         return checkpoint_root(self.folder, self.config["checkpoints"])
 
     @cached_property
-    def best(self) -> Best | None:
-        """The best trial, with its schedule and lineage; None while none has finished."""
+    def best_so_far(self) -> Best | None:
+        """As `best`; None while no trial has finished."""
         with self.folder.open() as store:
             best = store.best()
             line = [] if best is None else self._read(store, store.ancestors(best))
         row = line[-1] if line else None
         if row is None or row.metric is None:
             return None
-        checkpoint = None if row.checkpoint is None else Path(row.checkpoint)
-        return Best(row.metric, row.hparams, checkpoint, views.schedule(line), line)
+        return Best(row.metric, row.hparams, row.checkpoint, views.schedule(line), line)
+
+    @property
+    def best(self) -> Best:
+        """The best trial, with its schedule and lineage.
+
+        Raises:
+            ExperimentError: no trial has finished; the message says why.
+        """
+        if (found := self.best_so_far) is not None:
+            return found
+        if self.state in {"running", "paused"}:
+            raise ExperimentError(f"no trial of experiment {self.id} has finished yet")
+        why = self.reason or (
+            f"{self.tally.failed} failed: {self.failures}" if self.failures else ""
+        )
+        ended = f"no trial of experiment {self.id}, which is {self.state}, has finished"
+        raise ExperimentError(f"{ended}: {why}" if why else ended)
+
+    @cached_property
+    def failures(self) -> str:
+        """What the trials failed with that failed for good, in a few words; empty: none did."""
+        if not self.tally.failed:
+            return ""
+        with self.folder.open() as store:
+            return summary(store.failed())
 
     @cached_property
     def uncopied(self) -> views.Row | None:
@@ -189,7 +236,7 @@ class Result:
 
     def status(self) -> dict[str, Any]:
         """How it stands, as `shoal status --json` and the API give it."""
-        progress, best, controller = self.progress, self.best, self.controller
+        progress, best, controller = self.progress, self.best_so_far, self.controller
         return {
             "id": self.id,
             "name": self.name,
@@ -207,11 +254,12 @@ class Result:
                 "failed": progress.failed,
                 "total": progress.total,
             },
+            "failures": self.failures,
             "seconds": round(self.seconds, 3),
             "best": best and {
                 "id": best.lineage[-1].id,
                 "metric": best.metric,
-                "checkpoint": best.lineage[-1].checkpoint,
+                "checkpoint": None if best.checkpoint is None else str(best.checkpoint),
             },
             "control": self.control and self.control.json(),
             "checkpoints": str(self.checkpoints),
@@ -230,11 +278,19 @@ class Result:
             "state": self.state,
             "created": views.iso(self.created),
             "population": config["population"],
-            "trials": {"finished": tally.finished, "total": total},
+            "trials": {"finished": tally.finished, "failed": tally.failed, "total": total},
             "seconds": round(self.seconds, 3),
             "best": metric,
             "folder": str(self.folder.path),
         }
+
+    def __repr__(self) -> str:
+        tally, total = self.tally, self.progress.total
+        count = f"{tally.finished:,}" + ("" if total is None else f" of {total:,}")
+        parts = [f"{self.name} ({self.id})", self.state, f"{count} trials finished"]
+        parts += [f"{tally.failed:,} failed: {self.failures}"] if tally.failed else []
+        parts += [repr(self.best_so_far)] if self.best_so_far is not None else []
+        return f"<{', '.join(parts)}>"
 
     def export(self) -> list[dict[str, Any]]:
         """Every trial with NNI's columns plus member, step, parent and state."""
@@ -276,9 +332,9 @@ class Result:
         )
         return [views.located(row, self._checkpoint(row)) for row in rows]
 
-    def _checkpoint(self, row: views.Row) -> str | None:
+    def _checkpoint(self, row: views.Row) -> Path | None:
         path = self.checkpoints / str(row.member) / str(row.step)
-        return str(path) if row.state == "finished" and path.is_dir() else None
+        return path if row.state == "finished" and saved(path) else None
 
 
 def unreadable(folder: Folder, reason: str) -> dict[str, Any]:
@@ -290,7 +346,7 @@ def unreadable(folder: Folder, reason: str) -> dict[str, Any]:
         "reason": reason,
         "created": None,
         "population": None,
-        "trials": {"finished": None, "total": None},
+        "trials": {"finished": None, "failed": None, "total": None},
         "seconds": None,
         "best": None,
         "folder": str(folder.path),

@@ -23,6 +23,10 @@ class Trainable(Protocol[State]):
     Python's, numpy's and torch's global generators are the member's own, too: they need not be
     saved.
 
+    One may also have `copy(state)`: a second state, on which training goes on as on the first.
+    Without it a state is copied by `copy.deepcopy`, or, where that would lose something (the hooks
+    of a module or optimizer), by `save` and `load` in memory.
+
     One may also have `applied(state) -> Mapping`, the hyperparameters that are really in force.
     It is asked after the first step under new ones, and what differs from what was asked for is an
     error.

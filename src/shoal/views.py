@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf, isfinite
+from pathlib import Path
 from typing import Any, Literal
 
 from shoal.core.records import LOST, Failed, Finished, Hparams, Trial
@@ -28,7 +29,7 @@ class Row:
     state: State
     metric: float | None  # as the trial reported it, lower being better where that was asked for
     metrics: Mapping[str, float]
-    checkpoint: str | None
+    checkpoint: Path | None
     attempt: int
     started: float  # seconds since the epoch
     ended: float | None
@@ -44,7 +45,7 @@ class Row:
             "parent": self.parent,
             "state": self.state,
             "metric": self.metric,
-            "checkpoint": self.checkpoint,
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
             "attempt": self.attempt,
             "started": iso(self.started),
             "ended": None if self.ended is None else iso(self.ended),
@@ -138,7 +139,7 @@ def table(
     return [rows[id] for id in sorted(rows)]
 
 
-def located(row: Row, checkpoint: str | None) -> Row:
+def located(row: Row, checkpoint: Path | None) -> Row:
     """`row` with the folder in which its checkpoint is."""
     return replace(row, checkpoint=checkpoint)
 

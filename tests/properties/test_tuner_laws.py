@@ -172,7 +172,7 @@ def test_only_who_copies_explores(setting: Setting, slots: int, order: Random | 
             assert SPACE.contains(record.hparams)
             if tuner.population.controls(record.member):
                 newest = [t for t in trials if t.member == record.member and t.id in ended][-1:]
-                assert [record.parent] == ([t.id for t in newest] or [None])
+                assert record.parent == (newest[0].id if newest else None)
                 assert all(t.hparams == record.hparams for t in newest)
                 return
             assert (record.parent is None) == (record.step == 0)

@@ -22,7 +22,7 @@ def test_the_result_in_three_sentences(tmp_path: Path) -> None:
     assert ran.startswith(
         f"made is done: 8 members at step 12, {96 - failed} of 96 trials finished"
     )
-    assert ran.endswith(f"{failed} trials failed.")
+    assert ran.endswith(f"{failed} trials failed: exit code 1.")
     row = result.best.lineage[-1]
     assert f"{result.best.metric:.4f}, of member {row.member} at step {row.step}" in found
     steps = f"after {result.uncopied.step + 1} steps; the winner had {len(result.best.lineage)}"

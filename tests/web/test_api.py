@@ -97,8 +97,9 @@ def test_exploits_and_why(client: TestClient, result: Result) -> None:
     at, rows = f"/api/experiments/{result.id}", result.trials()
     got = client.get(f"{at}/exploits", params={"size": 1000}).json()
     copied = result.copies(rows)
-    finished = [id for id in sorted(copied, reverse=True) if rows[id].metric is not None]
-    assert [one["trial"] for one in got["exploits"]] == finished
+    assert [one["trial"] for one in got["exploits"]] == sorted(copied, reverse=True)
+    for one in got["exploits"]:
+        assert one["failed"] == (rows[one["trial"]].metric is None)
     one = got["exploits"][0]
     why = client.get(f"{at}/explain", params={"member": one["member"], "step": one["step"]}).json()
     assert why["trial"] == one["trial"]

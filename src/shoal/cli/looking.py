@@ -63,7 +63,7 @@ def trials(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
 def best(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
     """Print the best trial."""
     result = result_of(experiment, home=home)
-    found = result.best
+    found = result.best_so_far
     if as_json:
         answer(found and {**found.lineage[-1].json(), "schedule": found.schedule})
         return
@@ -73,10 +73,11 @@ def best(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
 def schedule(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
     """Print the hyperparameters along the best trial's lineage."""
     result = result_of(experiment, home=home)
+    found = result.best_so_far
     if as_json:
-        answer(result.best.schedule if result.best else [])
-    elif result.best:
-        show(*tables.schedule(result.best.lineage, tables.names_of(result)))
+        answer(found.schedule if found else [])
+    elif found:
+        show(*tables.schedule(found.lineage, tables.names_of(result)))
     else:
         tell(tables.NOTHING)
 
@@ -84,7 +85,7 @@ def schedule(experiment: str | None, home: Path | None, *, as_json: bool) -> Non
 def lineage(experiment: str | None, home: Path | None, *, as_json: bool) -> None:
     """Print the best trial and its ancestors."""
     result = result_of(experiment, home=home)
-    line = result.best.lineage if result.best else []
+    line = result.best_so_far.lineage if result.best_so_far else []
     if as_json:
         answer([row.json() for row in line])
     elif line:

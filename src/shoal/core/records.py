@@ -55,6 +55,10 @@ class Finished:
 
 
 LOST = "lost"  # the kind of failure that is the machine's, and does not count as the trial's
+NOT_APPLIED = "not applied"  # hyperparameters that were asked for are not those in force
+NOT_COPIED = "not copied"  # the state that a trial was to begin in could not be copied
+# kinds that the same seed comes to again: nothing is gained by trying once more
+CERTAIN = frozenset({"nan", "bad result", NOT_APPLIED, NOT_COPIED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ class Failed:
 
     trial: int
     kind: (
-        str  # crash, killed, timeout, bad files, no result, bad result, nan, lost checkpoint, lost
+        # crash, killed, timeout, bad files, no result, bad result, nan, not applied, not copied,
+        # lost checkpoint, lost
+        str
     )
     reason: str  # for people: what was expected, what came
     attempt: int = 1

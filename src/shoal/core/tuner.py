@@ -17,7 +17,7 @@ from shoal.core.exploit import Cohort, Exploit, Truncation
 from shoal.core.explore import Explore, Shift
 from shoal.core.live import Live
 from shoal.core.population import EMPTY, Population, Ranking
-from shoal.core.records import Failed, Finished, Record, Report, Result, Trial
+from shoal.core.records import CERTAIN, LOST, Failed, Finished, Record, Report, Result, Trial
 from shoal.core.space import Space
 
 
@@ -55,7 +55,8 @@ class Tuner:
         explore: which hyperparameters it tries after it has copied.
         synchronous: whether there are generations.
         seed: the same seed, the same decisions (asynchronous: and the same order of reports).
-        retries: how often a failed trial is tried again before its member is refilled from a donor.
+        retries: how often a failed trial is tried again before its member is refilled from a donor;
+            None for once, and not at all where the same seed fails in the same way (`CERTAIN`).
         journal: the records of an earlier run, to go on from.
 
     Attributes:
@@ -80,7 +81,7 @@ class Tuner:
         explore: Explore = Shift(),
         synchronous: bool = True,
         seed: int = 0,
-        retries: int = 1,
+        retries: int | None = None,
         journal: Iterable[Record] = (),
     ) -> None:
         refuse_below(1, population=population)
@@ -137,6 +138,10 @@ class Tuner:
             ProtocolError: that attempt of that trial is not running; the state is unchanged.
         """
         self._apply(report)
+
+    def gave_up(self, report: Failed) -> bool:
+        """Whether the trial of `report`, which was told, has failed for good."""
+        return report.trial not in self._retrying
 
     def recover(self) -> list[Trial]:
         """The trials to start again after the controller has died or given up.
@@ -277,7 +282,9 @@ class Tuner:
             return
         population.apply(record)
         trial = population.trials[record.trial]
-        if isinstance(record, Failed) and population.failures[trial.id] <= self.retries:
+        if isinstance(record, Failed) and again(
+            record, population.failures[trial.id], self.retries
+        ):
             self._retrying[trial.id] = trial
             return
         self._settled[trial.step] += 1
@@ -342,6 +349,16 @@ class Tuner:
             for step in (slowest - 1, slowest):
                 for result in population.at(step).donors:
                     self._hold_for_generation(result.trial)
+
+
+def again(report: Failed, failures: int, retries: int | None) -> bool:
+    """Whether a trial is tried again after `report`, its failure number `failures`.
+
+    What was lost is no failure, and is always tried again.
+    """
+    if retries is None and report.kind in CERTAIN:
+        return False
+    return report.kind == LOST or failures <= (1 if retries is None else retries)
 
 
 def refuse_below(least: int, **values: int | None) -> None:

@@ -113,12 +113,12 @@ def picture(name: str) -> Html:
 
 def schedule(result: Result) -> Html | None:
     """The winner's hyperparameters, to be read and to be copied."""
-    if result.best is None:
+    if result.best_so_far is None:
         return None
     names = tables.names_of(result)
     rows = []
     before: tables.Span | None = None
-    for span in tables.spans(result.best.lineage):
+    for span in tables.spans(result.best_so_far.lineage):
         steps = str(span.first) if span.first == span.last else f"{span.first}-{span.last}"
         member = str(span.member) if span.copied is None else f"{span.copied} → {span.member}"
         cells: list[Child] = [steps, member]
@@ -133,7 +133,7 @@ def schedule(result: Result) -> Html | None:
         tag("h2", "The schedule"),
         table(["steps", "member", *names], rows),
         tag("p", tag("button", "Copy as JSON", type="button", data_copy="schedule")),
-        tag("pre", dumps(result.best.schedule, indent=1), id="schedule", tabindex="0"),
+        tag("pre", dumps(result.best_so_far.schedule, indent=1), id="schedule", tabindex="0"),
     )
 
 
@@ -158,9 +158,10 @@ def copies(result: Result, history: History) -> Html:
         own, copied, after, gain = (
             float(x[index]) for x in (found.before, found.copied, found.after, found.gain)
         )
-        told = metrics([None if np.isnan(own) else own, copied, after])
-        gained = "" if np.isnan(gain) else f"{gain:+.3g}"
-        looks = "good" if gain > 0 else "bad" if gain < 0 else ""
+        lost = bool(found.failed[index])
+        told = metrics([None if np.isnan(x) else x for x in (own, copied, after)])
+        gained = "failed" if lost else "" if np.isnan(gain) else f"{gain:+.3g}"
+        looks = "good" if gain > 0 else "bad" if gain < 0 or lost else ""
         rows.append([
             row.step, f"{donor.member} → {row.member}", *told,
             tag("span", gained, class_=looks), tables.explored(donor, row),
@@ -183,7 +184,7 @@ def setup(result: Result) -> Html:
     facts = [
         ("time", duration(result.seconds)), ("folder", str(result.folder.path)),
         ("checkpoints", str(result.checkpoints)),
-        ("best checkpoint", str(result.best.checkpoint) if result.best else "none"),
+        ("best checkpoint", str(result.best_so_far.checkpoint) if result.best_so_far else "none"),
     ]  # fmt: skip
     return tag(
         "section",

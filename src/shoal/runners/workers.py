@@ -99,6 +99,7 @@ class WorkerRunner:
         self._reported: Counter[str] = Counter()
         self._losses: Counter[int] = Counter()
         self._started = self._most = 0
+        self._uncopied = self._unhanded = False  # whether that was told
         self._lessening = False  # some workers are too many
         self._pace = Pace()
 
@@ -293,6 +294,11 @@ class WorkerRunner:
             self._events.append(Failed(trial.id, "bad files", reason, trial.attempt))
             return None
         nothing = load is not None and not saved(load)  # its parent had saved nothing
+        if nothing and not self._unhanded:
+            self._unhanded = True
+            where = f"member {trial.member} begins step {trial.step} anew"
+            why = f"trial {trial.parent} saved nothing in the folder that it was given (trial.save)"
+            self._log("warning", f"{where}: {why}. This is told once")
         return {
             "key": task.key,
             "steps": [self._told(trial)],
@@ -435,7 +441,7 @@ class WorkerRunner:
         if "error" in message:
             place.unsaved.add(id)
             trial = self._checkpoints.population.trials[id]
-            self._log("warning", f"member {trial.member} could not be saved: {message['error']}")
+            self._not_saved(trial, message["error"])
         else:
             self._checkpoints.published(id)
             self._unsaved_s[id] = 0.0
@@ -446,6 +452,10 @@ class WorkerRunner:
                 self._put(task)
             else:
                 self._anywhere.append(task)
+
+    def _not_saved(self, trial: Trial, why: str) -> None:
+        self._checkpoints.trouble = f"member {trial.member} could not be saved: {why}"
+        self._log("warning", self._checkpoints.trouble)
 
     # ------------------------------------------------------------------ what comes back
 
@@ -477,6 +487,11 @@ class WorkerRunner:
                 place.done()
                 self._head(place)
                 self._once_there(place, str(id), message, partial(self._saved, place, id, message))
+            case {"uncopied": str(why)}:
+                if not self._uncopied:
+                    self._uncopied = True
+                    what = "states are saved and loaded to copy them"
+                    self._log("warning", f"{what}, which takes longer: {why}")
             case {"loading": str(key)} | {"remaking": str(key)}:
                 self._watch(place, self._task(place, key))
             case {"begun": str(key)}:
@@ -594,6 +609,9 @@ class WorkerRunner:
             return
         for id in list(place.holds):
             self._let_go(id, place)
+        first = place.orders[0] if place.orders else None
+        if isinstance(first, int):  # it was saving
+            self._not_saved(self._checkpoints.population.trials[first], event.reason)
         tasks = place.tasks
         for task in tasks:
             self._unuse(task)

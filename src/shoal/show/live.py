@@ -41,6 +41,7 @@ LEVELS = {"warning": "yellow", "error": "red"}
 class Watcher(Observer):
     """An observer that has something to clear away when nothing more comes, and a last word."""
 
+    shows = True
     folder: Folder | None = None  # until the experiment has begun
 
     @contextmanager

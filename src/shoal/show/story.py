@@ -9,7 +9,7 @@ from shoal.views import Row
 
 def sentences(result: Result) -> list[str]:
     """What was run, what came out, and how the winner came by it."""
-    return [ran(result), *([] if result.best is None else [found(result), went(result)])]
+    return [ran(result), *([] if result.best_so_far is None else [found(result), went(result)])]
 
 
 def ran(result: Result) -> str:
@@ -26,13 +26,17 @@ def ran(result: Result) -> str:
     return (
         f"{result.name} {state}{why}: {size} at step {progress.step}, {progress.finished:,}{of} "
         f"trials finished in {duration(result.seconds)}"
-        + (f", {plural(progress.failed, 'trial')} failed." if progress.failed else ".")
+        + (
+            f", {plural(progress.failed, 'trial')} failed: {result.failures}."
+            if progress.failed
+            else "."
+        )
     )
 
 
 def found(result: Result) -> str:
     """What the best is, and what it is to be seen beside."""
-    best, alone, arms = result.best, result.uncopied, result.control
+    best, alone, arms = result.best_so_far, result.uncopied, result.control
     assert best is not None
     row = best.lineage[-1]
     pair = (None, None) if arms is None else (arms.best.metric, arms.gain)
@@ -57,8 +61,8 @@ def found(result: Result) -> str:
 
 def went(result: Result) -> str:
     """How the winner came by it: whose weights, and what its hyperparameters did."""
-    assert result.best is not None
-    line = result.best.lineage
+    assert result.best_so_far is not None
+    line = result.best_so_far.lineage
     members = 1 + sum(a.member != b.member for a, b in pairwise(line))
     where = "stayed with one member" if members == 1 else f"went through {members} members"
     moves = [move for name in result.config["space"] if (move := moved(name, line))]

@@ -87,17 +87,19 @@ def listing(briefs: Sequence[Mapping[str, Any]]) -> list[str]:
     reasons: list[str] = []
     for brief in briefs:
         if brief["state"] == "unreadable":
-            rows.append([brief["id"], "", state("unreadable"), *[""] * 4])
+            rows.append([brief["id"], "", state("unreadable"), *[""] * 5])
             reasons.append(brief["reason"])
             continue
         count = "{finished}/{total}".format(**brief["trials"]).removesuffix("/None")
+        failed = str(brief["trials"]["failed"] or "")
         created = datetime.fromisoformat(brief["created"]).astimezone()
         rows.append([
-            brief["id"], brief["name"], state(brief["state"]), count, metrics([brief["best"]])[0],
-            duration(brief["seconds"]), created.strftime("%Y-%m-%d %H:%M"),
+            brief["id"], brief["name"], state(brief["state"]), count, failed,
+            metrics([brief["best"]])[0], duration(brief["seconds"]),
+            created.strftime("%Y-%m-%d %H:%M"),
         ])  # fmt: skip
-    header = ["id", "name", "state", "trials", "best", "time", "created"]
-    lines = grid(header, rows, right=("trials", "best", "time"))
+    header = ["id", "name", "state", "trials", "failed", "best", "time", "created"]
+    lines = grid(header, rows, right=("trials", "failed", "best", "time"))
     return [*lines, *(["", *map(one_line, reasons)] if reasons else [])]
 
 
@@ -256,6 +258,8 @@ def ended(result: Result) -> list[str]:
     """How a run has ended."""
     count = plural(result.progress.finished, "trial")
     because = [f"  {result.reason}"] if result.reason else []
+    if failed := result.progress.failed:
+        because.append(Cell(f"  {failed:,} failed: {one_line(result.failures)}", "bad").show())
     return [f"{heading(result)}  {count} in {duration(result.seconds)}", *because]
 
 
@@ -283,6 +287,7 @@ def status(result: Result) -> list[str]:
     steps = "" if now["steps"] is None else f" of {now['steps']}"
     parts = [f"{count['finished']:,}{of} finished"]
     parts += [f"{count[key]:,} {key}" for key in ("running", "failed") if count[key]]
+    parts[-1] += f": {one_line(now['failures'])}" if count["failed"] else ""
     lines = [
         named("trials", ", ".join(parts)),
         named("step", f"{now['step']}{steps}, {plural(now['population'], 'member')}"),
@@ -295,8 +300,8 @@ def status(result: Result) -> list[str]:
     if now["reason"]:
         why = "waiting for" if now["state"] == "running" else "because"
         lines.append(named(why, now["reason"]))
-    if result.best is not None:
-        row = result.best.lineage[-1]
+    if result.best_so_far is not None:
+        row = result.best_so_far.lineage[-1]
         lines.append(named("best", f"{metrics([row.metric])[0]}, {where(row)}"))
     if now["control"] is not None:
         lines.append(named("control", against(now["control"])))
@@ -332,7 +337,7 @@ def where(row: Row) -> str:
 
 def winner(result: Result) -> list[str]:
     """What an experiment has found: the best, what it compares with, its schedule, its model."""
-    best = result.best
+    best = result.best_so_far
     if best is None:
         return [NOTHING]
     row = best.lineage[-1]
@@ -347,7 +352,7 @@ def winner(result: Result) -> list[str]:
         [Cell(what, "dim"), text.rjust(wide), which]
         for (what, _, which), text in zip(facing, told[1:], strict=True)
     ]
-    checkpoint = row.checkpoint or "none: nothing was saved, or it was deleted"
+    checkpoint = str(row.checkpoint or "none: nothing was saved, or it was deleted")
     return [
         *facts(lines),
         "",

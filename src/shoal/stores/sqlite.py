@@ -84,6 +84,7 @@ CREATE TABLE sessions (
 
 # what comes of reading a journal that is damaged: no page, no text, no JSON, no score
 DAMAGE = (sqlite3.Error, ValueError)
+REASON = 2000  # characters of a reason that a summary goes by
 TABLES = {"meta", "journal", "measured", "log", "sessions"}
 SIDE_TABLES = ("measured", "started", "saved", "log", "sessions")  # nothing is decided by them
 
@@ -334,6 +335,16 @@ class SqliteStore:
             (LOST,),
         ).fetchone()
         return Tally(trials, finished, failed, failures > 0, best, least)
+
+    def failed(self) -> list[str]:
+        """What each trial failed with whose newest record is a failure, and no loss, by trial."""
+        query = (
+            "SELECT failure || ': ' || substr(reason, 1, ?) FROM"
+            " (SELECT trial, kind, failure, reason, max(seq) FROM journal"
+            " WHERE trial IN (SELECT trial FROM journal WHERE kind = 'failed') GROUP BY trial)"
+            " WHERE kind = 'failed' AND failure != ? ORDER BY trial"
+        )
+        return [error for (error,) in self._db.execute(query, (REASON, LOST))]
 
     def best(self) -> int | None:
         """The finished trial with the highest score; of equals, the one decided first."""

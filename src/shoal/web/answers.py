@@ -188,6 +188,7 @@ def exploits(now: Now, *, page: int, size: int) -> dict[str, Any]:
             "copied": number(found.copied[index]),
             "after": number(found.after[index]),
             "gain": number(found.gain[index]),
+            "failed": bool(found.failed[index]),
             "explored": tables.explored(donor, row),
         })  # fmt: skip
     return {"total": len(found.trial), "page": page, "size": size, "exploits": rows}

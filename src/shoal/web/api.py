@@ -28,12 +28,14 @@ READ_BYTES = 1 << 18  # of an output, at a time
 BRIEF = thing(
     id="string", name="string?", state="string", created="string?", seconds="number?",
     population="integer?",
-    best="number?", folder="string", trials=thing(finished="integer?", total="integer?"),
+    best="number?", folder="string",
+    trials=thing(finished="integer?", failed="integer?", total="integer?"),
 )  # fmt: skip
 STATUS = thing(
     id="string", name="string", state="string", reason="string", folder="string",
     population="integer", steps="integer?", workers="integer", step="integer", seconds="number",
     trials=thing(finished="integer", running="integer", failed="integer", total="integer?"),
+    failures="string",
     checkpoints="string", health=many("string"), sentences=many("string"), hparams=many("string"),
     pausing="boolean", limits=thing(),
     controller={"type": ["object", "null"]},
@@ -50,7 +52,7 @@ TRIAL = thing(
 )  # fmt: skip
 EXPLOIT = thing(
     trial="integer", step="integer", member="integer", before="number?", copied="number?",
-    after="number?", gain="number?", explored="string",
+    after="number?", gain="number?", failed="boolean", explored="string",
     donor=thing(trial="integer", member="integer", step="integer"),
 )  # fmt: skip
 DECISION = thing(
@@ -104,18 +106,18 @@ def trials(now: Now, order: str, **asked: Any) -> Any:
 
 def best(now: Now) -> Any:
     """The best trial with its schedule, as `shoal best --json` gives it; null: there is none."""
-    found = now.best
+    found = now.best_so_far
     return found and {**found.lineage[-1].json(), "schedule": found.schedule}
 
 
 def lineage(now: Now) -> Any:
     """The best trial and its ancestors, root first."""
-    return [row.json() for row in now.best.lineage] if now.best else []
+    return [row.json() for row in now.best_so_far.lineage] if now.best_so_far else []
 
 
 def schedule(now: Now) -> Any:
     """The hyperparameters along the best trial's lineage."""
-    return now.best.schedule if now.best else []
+    return now.best_so_far.schedule if now.best_so_far else []
 
 
 def output(now: Now, trial: int, stream: str, offset: int) -> Response:

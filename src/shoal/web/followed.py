@@ -14,6 +14,7 @@ from zlib import crc32
 
 from shoal import home as homes
 from shoal import views
+from shoal.checkpoints import saved
 from shoal.health import Finding
 from shoal.history import FAILED, FINISHED, History, Reader
 from shoal.home import ExperimentError, Folder
@@ -59,7 +60,7 @@ class Now(Result):
         )
 
     @cached_property
-    def best(self) -> Best | None:
+    def best_so_far(self) -> Best | None:
         best, known = self.history.best, self._followed.best
         if best is None:
             return None
@@ -67,15 +68,14 @@ class Now(Result):
             line = self.trials(self.history.lineage(best).tolist())
             row = line[-1]
             assert row.metric is not None
-            checkpoint = None if row.checkpoint is None else Path(row.checkpoint)
-            known = Best(row.metric, row.hparams, checkpoint, views.schedule(line), line)
+            known = Best(row.metric, row.hparams, row.checkpoint, views.schedule(line), line)
             self._followed.best = known
         return known
 
     def _moved(self, best: Best) -> bool:
         """Whether the checkpoint of what was the best has come or gone."""
         row = best.lineage[-1]
-        there = (self.checkpoints / str(row.member) / str(row.step)).is_dir()
+        there = saved(self.checkpoints / str(row.member) / str(row.step))
         return there != (best.checkpoint is not None)
 
     @cached_property

@@ -15,14 +15,13 @@ and tells, for each attempt `key` of a trial:
     {"done": key, "value": value, "seconds": of the step itself, "spent": of all there was to do}
     {"failed": key, "kind": kind, "reason": text}
     {"saved": trial, "seconds": seconds}    or, with "error": text, not
+    {"uncopied": why}                       from now on, states are saved and loaded to copy them
 
 A folder with a checkpoint is there with all that it holds, or not at all.
 """
 
-import copy
 import json
 import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -31,8 +30,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from shoal.checkpoints import WORKERS, lengths
+from shoal.core.records import LOST, NOT_APPLIED, NOT_COPIED
 from shoal.durable import boot, make_last
 from shoal.runners.worker import randomness
+from shoal.runners.worker.copies import Copier, NotCopiedError
 from shoal.runners.worker.randomness import Randomness
 from shoal.trainable import Trial, is_trainable
 from shoal.trial import to_json
@@ -87,6 +88,7 @@ class Worker:
     def __init__(self, work: Any, tell: Tell) -> None:
         self._work, self._tell = work, tell
         self.holds_states = is_trainable(work)
+        self._copy = Copier(work, lambda why: tell({"uncopied": why}))
         self._held: dict[int, Held] = {}  # by trial
         self._drawing: Held | None = None  # whose random generators are in force
 
@@ -230,13 +232,7 @@ class Worker:
 
     def _copied(self, held: Held) -> Held:
         self._put_down()  # what follows is the user's, and may draw
-        try:
-            state = copy.deepcopy(held.state)
-        except Exception:  # noqa: BLE001 (what cannot be copied can be saved)
-            with tempfile.TemporaryDirectory(prefix="shoal-") as folder:
-                self._work.save(held.state, Path(folder))
-                state = self._work.load(Path(folder))
-        return Held(state, held.hparams, held.randomness)
+        return Held(self._copy(held.state), held.hparams, held.randomness)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -244,7 +240,7 @@ class Worker:
         began = time.monotonic()
         try:
             self._write(trial, folder)
-        except Exception as error:  # noqa: BLE001 (the user's code)
+        except BaseException as error:  # noqa: BLE001 (the user's code, which may exit)
             self._tell({"saved": trial, "error": explained(error)})
         else:
             self._tell({"saved": trial, "seconds": time.monotonic() - began})
@@ -265,7 +261,7 @@ class Worker:
             (partial / OURS).write_text(json.dumps(ours) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
-        except Exception:
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
@@ -288,7 +284,9 @@ class LostStateError(Exception):
 
 
 HERE = str(Path(__file__).parent)
-KINDS: Mapping[type, str] = {NotAppliedError: "not applied", LostStateError: "lost"}
+KINDS: Mapping[type, str] = {
+    NotAppliedError: NOT_APPLIED, NotCopiedError: NOT_COPIED, LostStateError: LOST,
+}  # fmt: skip
 
 
 def refuse_empty(folder: Path) -> None:
@@ -313,9 +311,14 @@ def same(found: object, asked: object) -> bool:
     return found == asked
 
 
+def last_line(error: BaseException) -> str:
+    """`error` in a line."""
+    return traceback.format_exception_only(error)[-1].strip()
+
+
 def explained(error: BaseException) -> str:
     """`error` in a line, and below it where it came from, without what is ours."""
-    last = traceback.format_exception_only(error)[-1].strip()
+    last = last_line(error)
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(HERE):
         frames = frames.tb_next

@@ -127,7 +127,7 @@ export function experiment(main, at) {
         ["before", (one) => say(one.before), { number: true }],
         ["donor", (one) => say(one.copied), { number: true }],
         ["after", (one) => say(one.after), { number: true }],
-        ["gain", (one) => h("span", { class: one.gain > 0 ? "good" : "bad" }, say(one.gain)), { number: true }],
+        ["gain", (one) => h("span", { class: one.gain > 0 ? "good" : "bad" }, one.failed ? "failed" : say(one.gain)), { number: true }],
         ["explored", (one) => one.explored],
         ["why", (one) => link("why", "why?", { member: one.member, step: one.step })],
       ], found.exploits, { key: (one) => one.trial }), last > 0 && h("div", { class: "tools" }, turn(page - 1, "Later"), `page ${page + 1} of ${last + 1}`, turn(page + 1, "Earlier")));
