@@ -365,7 +365,7 @@ class Config(_Checked):
     control: Natural = 0
     steps: Positive | None = None
     execution: Annotated[Ray | None, PlainValidator(_execution)] = None
-    workers: Positive = Field(default_factory=_at_a_time)
+    workers: Annotated[Positive, Field(le=LARGEST_POPULATION)] = Field(default_factory=_at_a_time)
     metric: Text = "default"
     mode: Literal["max", "min"] = "max"
     synchronous: bool = True

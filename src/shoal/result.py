@@ -106,6 +106,20 @@ class Result:
         return sum(session.seconds for session in self._sessions)
 
     @property
+    def spent(self) -> str:
+        """Why it would not go on if it were resumed under the same limits; empty: it would."""
+        config, total = self.config, self.progress.total
+        if self.state == "done" and total is not None and self.tally.trials >= total:
+            return f"all {total:,} trials have ended"
+        if config["max_duration"] is not None and self.seconds >= config["max_duration"]:
+            return f"the time limit of {config['max_duration']:g} s was reached"
+        best, target = self.tally.best, config["target"]
+        if best is None or target is None:
+            return ""
+        reached = best >= (target if config["mode"] == "max" else -target)
+        return f"the target of {target:g} was reached" if reached else ""
+
+    @property
     def checkpoints(self) -> Path:
         """The folder that holds `<member>/<step>`."""
         return checkpoint_root(self.folder, self.config["checkpoints"])

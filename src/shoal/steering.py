@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 from shoal import orders
-from shoal.config import Config, changed
+from shoal.config import Config, ConfigError, Problem, changed
 from shoal.home import ExperimentError, Folder, locked
 from shoal.orders import Order, Wanted
 from shoal.result import Result
@@ -96,7 +96,30 @@ def checked(folder: Folder, changes: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one is no good.
     """
-    return changed(Config.restore(Result(folder).config), changes)
+    result = Result(folder)
+    config = changed(Config.restore(result.config), changes)
+    refuse_the_past(config, changes, result)
+    return config
+
+
+def refuse_the_past(config: Config, changes: Mapping[str, Any], result: Result) -> None:
+    """Refuse limits that the experiment has gone beyond.
+
+    Raises:
+        ConfigError: one is such.
+    """
+    most = max((row.step + 1 for row in result.progress.members), default=0)
+    gone = {
+        "steps": (most, "a member has begun"),
+        "max_trials": (result.tally.trials, "were begun"),
+    }
+    problems = [
+        Problem(name, f"expected {so_far} or more, as so many {which}, got {given}")
+        for name, (so_far, which) in gone.items()
+        if changes.get(name) is not None and (given := getattr(config, name)) < so_far
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def ordered(folder: Folder, wanted: Wanted | None, changes: Mapping[str, Any] = {}) -> bool:
@@ -149,7 +172,7 @@ def start(folder: Folder) -> int:
                 process.kill()
                 raise ExperimentError(f"it has not gone on within {BEGINNING_S:g} s")
             if process.poll() is not None:
-                if process.returncode == 0:  # there was nothing left to do
+                if process.returncode == 0:  # it has ended meanwhile
                     break
                 said.seek(0)
                 why = said.read().decode("utf-8", "replace").strip()

@@ -130,14 +130,23 @@ def test_checkpoints(tmp_path: Path, opened: Opened) -> None:
     (folder / "model.pt").write_bytes(b"12345")
     (folder / "inner" / "more").write_bytes(b"1")
     (folder / "secret").symlink_to("/etc/passwd")
+    (folder / "latest").symlink_to("model.pt")
+    (folder / "folder").symlink_to("inner")
     client, at = opened(tmp_path), f"/api/experiments/{result.id}/checkpoints"
     got = client.get(at).json()
     (one,) = got["checkpoints"]
     assert (one["member"], one["step"], one["trial"]) == (1, 1, 3)
     assert one["why"]
     with tarfile.open(fileobj=io.BytesIO(client.get(f"{at}/1/1").content)) as archive:
-        names = archive.getnames()
-    assert names == [f"{result.id}-1-1/model.pt", f"{result.id}-1-1/inner/more"]
+        top, names = f"{result.id}-1-1/", archive.getnames()
+        left_out = archive.extractfile(f"{top}LEFT-OUT.txt")
+        assert left_out is not None
+        assert left_out.read() == b"secret: a link to /etc/passwd, outside of it\n"
+        assert archive.getmember(f"{top}latest").linkname == "model.pt"
+        assert archive.getmember(f"{top}folder").linkname == "inner"
+    assert {name.removeprefix(top) for name in names} == {
+        "folder", "latest", "model.pt", "inner/more", "LEFT-OUT.txt",
+    }  # fmt: skip
     assert client.get(f"{at}/0/0").status_code == 404
     leave_note(result.checkpoints / "0" / "1", Upload("x", {"model.pt": (7, ""), "y": (3, "")}))
     (away,) = [one for one in client.get(at).json()["checkpoints"] if one["member"] == 0]

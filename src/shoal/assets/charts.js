@@ -32,7 +32,9 @@ export async function drawAtOnce(element, figure) {
   if (!window.Plotly) await loaded();
   const { data, layout } = themed(figure, element);
   layout.uirevision = "stays";
-  await Plotly.react(element, data, layout, MODE);
+  element.setAttribute("role", "group"); // what plotly puts inside can be pressed
+  element.setAttribute("aria-label", figure.layout.title?.text ?? "picture");
+  await Plotly.react(element, data, layout, { ...MODE, displayModeBar: narrow(element) ? false : "hover" });
   if (data.some(isParallel)) brushable(element, figure.data);
 }
 
@@ -61,10 +63,12 @@ function points({ x, y, customdata }) {
 }
 
 // The numbers of an array as plotly's Python side writes it.
-function decoded({ bdata, dtype }) {
-  const bytes = Uint8Array.from(atob(bdata), (char) => char.charCodeAt(0));
-  return new { f4: Float32Array, f8: Float64Array }[dtype](bytes.buffer);
+function decoded(array) {
+  if (!array?.bdata) return Array.isArray(array) ? array.flat() : []; // it writes empty ones as lists
+  const bytes = Uint8Array.from(atob(array.bdata), (char) => char.charCodeAt(0));
+  return new TYPES[array.dtype](bytes.buffer);
 }
+const TYPES = { f4: Float32Array, f8: Float64Array, i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array };
 
 // Let `figures` be drawn as soon as they come into view.
 export function lazily(elements, drawn) {
@@ -82,13 +86,15 @@ function themed(figure, element) {
   const style = getComputedStyle(element);
   const layout = { ...figure.layout, font: { ...figure.layout.font, color: style.color } };
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: variable(style, "--raised"), font: { color: style.color } };
-  if (element.clientWidth < 500) { // a phone: room for the picture, not around it
+  if (narrow(element)) { // a phone: room for the picture, not around it
     layout.margin = { ...layout.margin, l: 44, r: 8 };
     layout.title = { ...layout.title, font: { size: 12 } };
     layout.legend = { ...layout.legend, font: { size: 10 }, entrywidth: 100 };
   }
   return { data: figure.data, layout };
 }
+
+const narrow = (element) => element.clientWidth < 500;
 
 function variable(style, name) {
   return style.getPropertyValue(name).trim();

@@ -16,6 +16,7 @@ from shoal.config import Config
 from shoal.controller import Observer
 from shoal.home import ExperimentError
 from shoal.result import Result
+from shoal.result import open as result_of
 from shoal.show import live, tables
 from shoal.show.layout import Cell, facts, show
 
@@ -104,6 +105,9 @@ def resume(
     execution = place(on, address)
     if execution is None and steering.gone_on(which, limits, home):
         return CODES["done"]
+    before = result_of(which, home=home)
+    if all(value is None for value in limits.values()) and (spent := before.spent):
+        tell(f"nothing is left to do: {spent}. With new limits, as --steps, it goes further.")
     return conduct(
         lambda observer: experiment.resume(
             which,

@@ -1,6 +1,7 @@
 """Who copied whom, and whose descendants are left."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from shoal.plots.style import (
 )
 
 ARROWS = 300  # as many copies are drawn: the winner's, and evenly of the others
+FEW = 12  # members, each of whom has a tick
 NAMED = len(COLOURS)  # founders with a colour of their own
 
 
@@ -74,7 +76,9 @@ def lineage(history: History) -> Picture:
         hovertemplate="the winner was member %{y} at step %{x}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title="step")
-    return figure.update_yaxes(title="member", showgrid=False, rangemode="nonnegative")
+    whole: dict[str, Any] = {"tickformat": "d", "dtick": 1} if history.population <= FEW else {}
+    ends = [-0.5, history.population - 0.5]  # bands are as wide at the edges as inside
+    return figure.update_yaxes(title="member", showgrid=False, range=ends, **whole)
 
 
 @of_journal

@@ -3,6 +3,7 @@
 import re
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -28,6 +29,7 @@ class Board:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._open: OrderedDict[str, SummaryWriter] = OrderedDict()
+        self._best: Step | None = None  # not written yet
 
     def begin(self, about: About) -> None:
         self._about = about
@@ -50,6 +52,20 @@ class Board:
         if step.error is not None:
             writer.add_text("failures", step.error, **at)
         if step.best and step.metric is not None:
+            self._note(step)
+
+    def _note(self, step: Step) -> None:
+        """Keep the best until a later step has a better one: a step has one value."""
+        before = self._best
+        if before is not None and step.step > before.step:
+            self._write_best()
+        later = before is not None and step.step < before.step  # of who is behind, asynchronously
+        self._best = replace(step, step=before.step) if later and before is not None else step
+
+    def _write_best(self) -> None:
+        step, self._best = self._best, None
+        if step is not None and step.metric is not None:
+            at = {"global_step": step.step, "walltime": step.at}
             best = self._writer("best")
             best.add_scalar(self._about.metric, step.metric, **at)
             best.add_text("member", f"member {step.member}", **at)
@@ -59,6 +75,7 @@ class Board:
             writer.flush()
 
     def end(self, state: str) -> None:
+        self._write_best()
         for writer in self._open.values():
             writer.close()
         self._open.clear()

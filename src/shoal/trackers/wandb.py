@@ -1,5 +1,6 @@
 """Weights & Biases: one run a member, in a group; online or offline, as WANDB_MODE says."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class Group:
 
     Args:
         project: None: what the environment says, or what the experiment is called.
-        directory: in which the files are kept, in a folder `wandb`.
+        directory: in which the files are kept, in a folder `wandb`, unless $WANDB_DIR says where.
     """
 
     def __init__(self, project: str | None, directory: Path) -> None:
@@ -61,7 +62,7 @@ class Group:
             )
             self._runs[member] = run = wandb.init(
                 project=self._project or wandb.setup().settings.project or about.name,
-                dir=str(self._directory),
+                dir=os.environ.get("WANDB_DIR") or str(self._directory),
                 id=f"{about.id}-{member}", name=f"{about.name} member {member}", group=about.id,
                 job_type="member", resume="allow", reinit="create_new",
                 config={name: value if is_number(value) else say(value)

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from shoal import steering, views
 from shoal.checkpoints import away
+from shoal.documents import shown
 from shoal.home import ExperimentError, Folder
 from shoal.plots import PICTURES
 from shoal.report import report as report_of
@@ -120,16 +121,26 @@ def schedule(now: Now) -> Any:
     return now.best_so_far.schedule if now.best_so_far else []
 
 
-def output(now: Now, trial: int, stream: str, offset: int) -> Response:
-    """What a trial has printed from a byte on, a piece of it; `X-Next-Offset` is where to go on.
+def output(
+    now: Now, trial: int, stream: str, *, offset: int, tail: int | None, size: int
+) -> Response:
+    """What a trial has printed from a byte on, or near the end; a piece of it.
+
+    `X-Offset` is where it begins, `X-Next-Offset` where to go on.
 
     Raises:
         Unknown: there is no such trial or stream.
     """
     if stream not in {"stdout", "stderr"}:
         raise Unknown(f"a trial has stdout and stderr, and no {stream!r}")
-    data = written.read(answers.output(now, trial, stream), offset, READ_BYTES)
-    headers = {"x-next-offset": str(offset + len(data)), "cache-control": "no-store"}
+    file = answers.output(now, trial, stream)
+    begin = offset if tail is None else max(0, written.size(file) - tail)
+    data = written.read(file, begin, size)
+    headers = {
+        "x-offset": str(begin),
+        "x-next-offset": str(begin + len(data)),
+        "cache-control": "no-store",
+    }
     return PlainTextResponse(data.decode("utf-8", "replace"), headers=headers)
 
 
@@ -211,6 +222,8 @@ def resume(folder: Folder, **limits: Any) -> Any:
         return {"said": "It goes on."}
     if folder.holder() is None and any(value is not None for value in limits.values()):
         steering.update(folder, limits)
+    if spent := Result(folder).spent:
+        return {"said": f"Nothing is left to do: {spent}. Change a limit to have it go further."}
     return {"said": f"It goes on: process {steering.start(folder)} runs it."}
 
 
@@ -224,8 +237,16 @@ def update(folder: Folder, **limits: Any) -> Any:
     """
     if all(value is None for value in limits.values()):
         raise BadRequest(f"nothing to change: expected one of {', '.join(limits)}")
-    steering.update(folder, limits)
-    return {"said": "It has other limits now."}
+    before = Result(folder).config
+    after = steering.update(folder, limits)
+    moves = [
+        f"{name} {shown(before[name])} → {shown(getattr(after, name))}"
+        for name in (limit.name for limit in LIMITS)
+        if before[name] != getattr(after, name)
+    ]
+    at_most = before["population"]
+    most = f"; at most {at_most} trials run at a time, one a member" * (after.workers > at_most)
+    return {"said": f"Changed: {', '.join(moves) or 'nothing'}{most}."}
 
 
 def idle(folder: Folder) -> ExperimentError:
@@ -247,20 +268,41 @@ def pieces(file: Path) -> Iterator[bytes]:
         yield data
 
 
+LEFT_OUT = "LEFT-OUT.txt"  # in an archive: what of the folder is not in it
+
+
 def archive(folder: Path, name: str) -> Iterator[bytes]:
-    """`folder` as a tar archive, as it is read; links are left out, they lead elsewhere."""
-    buffer = io.BytesIO()
+    """`folder` as a tar archive, as it is read.
+
+    A link that stays inside is a link; what leads elsewhere and what is no file is named in a file.
+    """
+    buffer, left_out = io.BytesIO(), list[str]()
     with tarfile.open(fileobj=buffer, mode="w|", bufsize=1 << 16) as tar:
-        for path, _, names in os.walk(folder):
-            for file in sorted(Path(path) / name for name in names):
-                if file.is_symlink() or not file.is_file():
-                    continue
-                try:
-                    tar.add(file, f"{name}/{file.relative_to(folder)}", recursive=False)
-                except OSError:
-                    continue  # it was deleted meanwhile
+        for path, folders, names in os.walk(folder):
+            links = [inner for inner in folders if (Path(path) / inner).is_symlink()]
+            for file in sorted(Path(path) / inner for inner in (*names, *links)):
+                inside = str(file.relative_to(folder))
+                if file.is_symlink() and not stays(file, folder):
+                    left_out.append(f"{inside}: a link to {file.readlink()}, outside of it")
+                elif not file.is_symlink() and not file.is_file():
+                    left_out.append(f"{inside}: no file")
+                else:
+                    try:
+                        tar.add(file, f"{name}/{inside}", recursive=False)
+                    except OSError as error:  # it was deleted meanwhile, or is not to be read
+                        left_out.append(f"{inside}: {error.strerror}")
                 yield taken(buffer)
+        if left_out:
+            text = "\n".join(left_out).encode("utf-8", "replace") + b"\n"
+            entry = tarfile.TarInfo(f"{name}/{LEFT_OUT}")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
     yield taken(buffer)
+
+
+def stays(link: Path, folder: Path) -> bool:
+    """Whether `link` is relative, and leads to something in `folder`."""
+    return not link.readlink().is_absolute() and link.resolve().is_relative_to(folder.resolve())
 
 
 def taken(buffer: io.BytesIO) -> bytes:
@@ -314,7 +356,13 @@ READS: tuple[Endpoint, ...] = (
     Endpoint(
         f"{EXPERIMENT}/trials/{{trial:int}}/{{stream}}", "what it has printed", output,
         media="text/plain", cached=False,
-        parameters=(count("offset", "The byte to begin with.", 0),),
+        parameters=(
+            count("offset", "The byte to begin with.", 0),
+            count("tail", "Begin so many bytes before the end instead."),
+            Parameter(
+                "size", "integer", "How many bytes at most.", READ_BYTES, low=1, high=READ_BYTES
+            ),
+        ),
     ),
     Endpoint(
         f"{EXPERIMENT}/trials/{{trial:int}}/{{stream}}/file", "all that it has printed",

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -29,6 +29,7 @@ from shoal.web.safety import Door, Guarded, cookie_name
 
 STATIC = Path(__file__).parent / "static"
 ENDPOINTS = READS + ACTS
+NOT_THAT = '<p class="bad" role="alert">That is not the token.</p>'
 WEEK_S = 7 * 24 * 3600
 
 
@@ -79,8 +80,11 @@ class Site:
             said = parse_qs((await body_of(request)).decode("utf-8", "replace"))
             given = said.get("token", [""])[0]
         if given is None or not self.door.admits(given):
+            page = (STATIC / "login.html").read_text(encoding="utf-8")
+            if given is not None:
+                page = page.replace("<form", f"{NOT_THAT}\n<form", 1)
             code = 200 if given is None else 401
-            return FileResponse(STATIC / "login.html", code, {"cache-control": "no-store"})
+            return HTMLResponse(page, code, {"cache-control": "no-store"})
         answer = RedirectResponse(".", status_code=303)
         name = cookie_name(request.headers.get("host", ""))
         answer.set_cookie(name, given, max_age=WEEK_S, httponly=True, samesite="strict")

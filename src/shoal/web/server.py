@@ -80,10 +80,8 @@ def bound(host: str, port: int | None) -> socket.socket:
             reason = error.strerror
         else:
             return made
-    where = (
-        f"port {port}" if port is not None else f"none of the ports {PORT} to {PORT + TRIES - 1}"
-    )
-    raise ExperimentError(f"{where} of {host} can be had: {reason}. Name another with --port.")
+    where = f"port {port}" if port is not None else f"the ports {PORT} to {PORT + TRIES - 1}"
+    raise ExperimentError(f"{where} of {host} cannot be had: {reason}. Name another with --port.")
 
 
 def address(listening: socket.socket, host: str, token: str | None) -> str:

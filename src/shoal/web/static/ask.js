@@ -34,7 +34,7 @@ export async function ask(path) {
 export async function text(path) {
   const answer = await fetch(`api/${path}`, { cache: "no-store" });
   if (!answer.ok) throw new Error((await answer.json()).error);
-  return { text: await answer.text(), next: Number(answer.headers.get("x-next-offset")) };
+  return { text: await answer.text(), first: Number(answer.headers.get("x-offset")), next: Number(answer.headers.get("x-next-offset")) };
 }
 
 // Have something done; what the server says of it.

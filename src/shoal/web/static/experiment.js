@@ -66,8 +66,10 @@ export function experiment(main, at) {
       if (ended || one.figure === figure) return;
       one.figure = figure;
       await draw(one.chart, figure);
-      one.chart.removeAttribute("aria-busy");
-    } finally { one.next = Date.now() + Math.max(500, REST * (Date.now() - began)); }
+    } catch (error) {
+      if (!ended && !one.figure) one.chart.replaceChildren(problem(error));
+      else if (!ended) console.warn(error);
+    } finally { one.chart.removeAttribute("aria-busy"); one.next = Date.now() + Math.max(500, REST * (Date.now() - began)); }
   }
 
   const show = {
@@ -133,11 +135,11 @@ export function experiment(main, at) {
       ], found.exploits, { key: (one) => one.trial }), last > 0 && h("div", { class: "tools" }, turn(page - 1, "Later"), `page ${page + 1} of ${last + 1}`, turn(page + 1, "Earlier")));
     },
     async why() {
-      const { member, step } = at.query, why = await ask(`${base}/explain?member=${member}&step=${step}`);
+      const { member = "", step = "" } = at.query, why = await ask(`${base}/explain?member=${member}&step=${step}`);
       fill(body, h("h2", {}, `Why member ${member} ${why.what} at step ${step}`),
         h("dl", { class: "facts" }, fact("because", why.because), factOf("trial", trialLink(why.trial)), fact("donor", why.donor == null ? "" : `member ${why.donor}`),
           ...Object.entries(why.changes).map(([name, { before, after }]) => fact(`explored ${name}`, `${say(before)} → ${say(after)}`))),
-        table("compared", [["rank", (one) => say(one.rank), { number: true }], ["member", (one) => say(one.member), { number: true }], ["step", (one) => say(one.step), { number: true }], ["metric", (one) => say(one.metric), { number: true }], ["trial", (one) => trialLink(one.trial), { number: true }], ["", (one) => (one.rank === why.rank ? "this one" : one.member === why.donor ? "donor" : "")]], why.cohort));
+        table("compared", [["rank", (one) => say(one.rank), { number: true }], ["member", (one) => say(one.member), { number: true }], ["step", (one) => say(one.step), { number: true }], ["metric", (one) => say(one.metric), { number: true }], ["trial", (one) => trialLink(one.trial), { number: true }], ["role", (one) => (one.member === why.member ? "this one" : one.member === why.donor ? "donor" : "")]], why.cohort));
     },
     async checkpoints() {
       const found = await ask(`${base}/checkpoints`);
@@ -145,8 +147,8 @@ export function experiment(main, at) {
         found.by_member.length > 1 && h("p", { class: "soft" }, "By member: ", found.by_member.map((one) => `${one.member}: ${bytes(one.bytes)}`).join(", "), "."),
         found.checkpoints.length === 0 ? h("p", {}, "Nothing is saved at the moment.") : table("checkpoints", [
           ["member", (one) => say(one.member), { number: true }], ["step", (one) => say(one.step), { number: true }], ["trial", (one) => trialLink(one.trial), { number: true }],
-          ["size", (one) => bytes(one.bytes), { number: true }], ["files", (one) => say(one.files), { number: true }], ["kept because", (one) => one.why],
-          ["", (one) => h("a", { href: `api/${base}/checkpoints/${one.member}/${one.step}`, download: true }, "download")],
+          ["size", (one) => bytes(one.bytes), { number: true }], ["number", (one) => say(one.files), { number: true }], ["kept because", (one) => one.why],
+          ["files", (one) => h("a", { href: `api/${base}/checkpoints/${one.member}/${one.step}`, download: true }, "download")],
         ], found.checkpoints, { key: (one) => `${one.member}/${one.step}` }));
     },
     async log() {
@@ -178,20 +180,39 @@ export function experiment(main, at) {
   });
   body.addEventListener("change", (event) => event.target.name && go({ [event.target.name]: event.target.value, page: "" }));
 
-  let unwatch = () => {}, busy = false, again = false;
+  let wrong = null, unwatch = () => {}, busy = false, again = false;
   async function refresh() {
     if (busy) { again = true; return; }
     busy = true;
     try {
-      now = await ask(base);
+      try { now = await ask(base); }
+      catch (error) {
+        if (!begun || ended) throw error;
+        wrong?.remove();
+        body.append(wrong = problem(error)); // of a server that is away; it is asked again
+        return;
+      }
       if (ended) return;
-      if (!begun) { begun = true; main.replaceChildren(head, actions, warnings, tabs, body); }
+      if (!head.isConnected) main.replaceChildren(head, actions, warnings, tabs, body);
+      begun = true;
       frame();
-      await (show[at.tab] ?? show.overview)();
+      wrong?.remove();
+      wrong = null;
+      const here = at;
+      try { await (show[at.tab] ?? show.overview)(); }
+      catch (error) { // of this view: the others are there all the same
+        if (!ended && here === at) { clear(); body.append(wrong = problem(error)); }
+      }
       if (PICTURES[at.tab] && !charts.size) unwatch = pictures();
       charts.forEach((one) => one.seen && picture(one));
+      chosen();
     } finally { busy = false; }
     if (again) { again = false; await refresh(); }
+  }
+
+  // What is chosen follows the address, also on Back; what is being typed is left alone.
+  function chosen() {
+    for (const field of body.querySelectorAll("[data-own]")) if (field !== document.activeElement) field.value = at.query[field.name] ?? "";
   }
 
   function clear() {
@@ -216,6 +237,7 @@ export function experiment(main, at) {
   };
 }
 
+const problem = (error) => h("div", { class: "error", role: "alert" }, h("p", {}, error.message));
 const fact = (name, value) => value != null && value !== "" && [h("dt", {}, name), h("dd", {}, String(value))];
 const factOf = (name, children) => [h("dt", {}, name), h("dd", {}, children)];
 const choice = (name, chosen, options) => h("label", {}, `${name} `, h("select", { name, "data-own": true }, options.map((option) => h("option", { value: option, selected: option === chosen }, option || "any"))));
