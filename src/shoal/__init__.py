@@ -28,6 +28,7 @@ _HOMES = {
     "Trial": "shoal.core.records",
     "Tuner": "shoal.core.tuner",
     "Trainable": "shoal.trainable",
+    "check": "shoal.checking",
     "resume": "shoal.experiment",
     "run": "shoal.experiment",
     "ShoalWarning": "shoal.experiment",

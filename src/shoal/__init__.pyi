@@ -1,3 +1,4 @@
+from shoal.checking import check as check
 from shoal.config import Config as Config
 from shoal.config import ConfigError as ConfigError
 from shoal.config import Ray as Ray

@@ -1,6 +1,7 @@
 """An experiment from outside: read its file, run it, resume it, remove it."""
 
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -110,16 +111,39 @@ def run(
         ConfigError: the file or a word is wrong; every mistake is told.
         ExperimentError: it cannot begin, and nothing is left of the attempt.
     """
-    notes: list[str] = []
-    work: Work | None = None
-    given = spelled(words)
+    config, work, notes = understood(what, spelled(words))
+    return driven(
+        config, work, home=home, observer=observer, verbose=verbose, inline=inline, notes=notes
+    )
+
+
+def understood(
+    what: Config | str | Path | Work, given: Mapping[str, Any]
+) -> tuple[Config, Work | None, list[str]]:
+    """(the experiment, what it trains if that is in Python, what the user should know of it).
+
+    Raises:
+        ConfigError: the file or a word is wrong; every mistake is told.
+    """
     if isinstance(what, Config):
-        config = reworded(what, given)
-    elif isinstance(what, str | Path):
+        return reworded(what, given), None, []
+    if isinstance(what, str | Path):
         config, notes = read_config(what, cluster=on_cluster(given.get("execution")))
-        config = reworded(config, given)
-    else:
-        config, work = described(what, given), what
+        return reworded(config, given), None, notes
+    return described(what, given), what, []
+
+
+def driven(
+    config: Config,
+    work: Work | None,
+    *,
+    home: str | Path | None,
+    observer: Observer,
+    verbose: bool,
+    inline: bool,
+    notes: Sequence[str],
+) -> Result:
+    """As `run`, of `config`, which trains `work` if that was given in Python."""
     job = Job.of(config, work, inline=inline)
     trackers.wanted(config)
     chosen = None if home is None else home_of(home)
@@ -258,7 +282,7 @@ def watched(
         drive(folder, config, make_runner, [observer, *followers], notes)
         result = Result(folder)
         if not observer.shows and (trouble := troubled(result)):
-            warnings.warn(trouble, ShoalWarning, stacklevel=3)
+            warnings.warn(trouble, ShoalWarning, stacklevel=_ours())
         return result
     from shoal.show import live, tables
 
@@ -268,6 +292,14 @@ def watched(
     result = Result(folder)
     watcher.conclude([*tables.ended(result), "", *tables.winner(result)])
     return result
+
+
+def _ours() -> int:
+    """How many frames of the stack, from the caller's on, are of this file: a `stacklevel`."""
+    frame, many = sys._getframe(1), 1  # noqa: SLF001 (as `warnings` itself)
+    while (above := frame.f_back) is not None and frame.f_code.co_filename == __file__:
+        frame, many = above, many + 1
+    return many
 
 
 class ShoalWarning(UserWarning):

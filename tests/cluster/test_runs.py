@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import shoal
-from shoal.check import about_cluster
+from shoal.checking import about_cluster
 from shoal.cli.main import cli
 from shoal.experiment import read_config
 from shoal.runners.base import RunnerError

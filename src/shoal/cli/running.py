@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from shoal import experiment, views
-from shoal.check import Finding
-from shoal.check import check as try_out
+from shoal.checking import Finding, tried_out
 from shoal.cli import steering
 from shoal.cli.entry import interruptible
 from shoal.cli.words import call, complain, tell, title
@@ -133,13 +132,14 @@ def check(file: Path, *, gpus_per_trial: float | None, env: Mapping[str, str] | 
         tell(f"warning: {note}")
     try:
         with interruptible():
-            found, trial_s = try_out(config, tell)
+            checked = tried_out(config, tell)
     except KeyboardInterrupt:
         return CODES["stopped"]
     total = views.total(config.steps, config.max_trials, config.population)
+    found, trial_s = checked.findings, checked.trial_s
     valid = Finding("the file is valid", ok=True, detail=described(config, total))
     show(*findings([valid, *found]), "")
-    if any(finding.ok is False for finding in found):
+    if not checked.ok:
         show(f"Mend what failed: `shoal run {file}` would run into it.")
         return CODES["failed"]
     pace = ""

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from shoal import check
+import shoal
+from shoal import checking as check
 from shoal.config import Config
 from shoal.core.records import Trial
 from tests.cli.shell import TRAIN, Shell, write
@@ -49,6 +50,7 @@ WELL = {
     "something is saved": "ok",
     "what was saved is loaded": "ok",
     "what was copied is loaded": "ok",
+    "hyperparameters take effect after loading": "ok",
 }
 
 
@@ -193,6 +195,8 @@ def test_nni_files_are_checked_too(
 CLIMB = """
 import json, random
 
+STATE = {"x": 0.0, "velocity": 0.0}
+
 class Climb:
     def init(self, hparams, seed): return {"x": 0.0, "velocity": 0.0}
     def step(self, state, hparams):
@@ -207,6 +211,12 @@ class Climb:
 
 SAVED, LOADED = ".write_text(json.dumps(state))", "return json.loads("
 SAME = "a loaded state is the same as a held one"
+APART = "members that share a worker do not touch each other"
+EFFECT = "hyperparameters take effect after loading"
+SECOND_FAILS = """\
+if 'n' in vars(self): 1 / 0
+        self.n = 1
+        for _ in range(3):"""
 CHANGES: dict[str, tuple[str, str, set[str], str]] = {
     "as it has to be": ("", "", set(), "4 metrics, to the last bit"),
     "half of it is loaded": (
@@ -216,6 +226,21 @@ CHANGES: dict[str, tuple[str, str, set[str], str]] = {
         LOADED, "return self.init({}, 0) or (", {"what was saved is loaded", SAME}, "starts anew",
     ),
     "nothing is saved": (SAVED, ".name", {"trials finish"}, "save wrote nothing to the folder"),
+    "the model is shared": (
+        'return {"x": 0.0, "velocity": 0.0}', "return STATE", {APART},
+        "in the state that init returns",
+    ),
+    "a second step fails": (
+        "for _ in range(3):", SECOND_FAILS, {SAME}, "ZeroDivisionError",
+    ),
+    "hyperparameters are those of the beginning": (
+        'hparams["h0"]', 'state.setdefault("h0", hparams["h0"])', {EFFECT},
+        "after the checkpoint is",
+    ),
+    "hyperparameters are never applied": ('hparams["h0"]', "0.1", {EFFECT}, "came to the same"),
+    "what is saved tells of hyperparameters": (
+        'hparams["h0"]', '(0.1 if state.update(h0=hparams["h0"]) else 0.1)', set(), "too coarse to",
+    ),
     "never the same": ("random.random()", "random.SystemRandom().random()", set(), "run twice"),
 }  # fmt: skip
 
@@ -228,7 +253,53 @@ def test_a_trainable_is_checked(tmp_path: Path, what: str) -> None:
         name="climb", trainable="climb:Climb", directory=tmp_path, space=SPACE, workers=2,
         population=4, steps=9,
     )  # fmt: skip
-    found, _ = check.check(config, lambda _: None)
-    assert failed <= {finding.what for finding in found if finding.ok is False}
-    assert bool(failed) == any(finding.ok is False for finding in found)
-    assert said in " ".join(finding.detail for finding in found)
+    found = shoal.check(config, verbose=False)
+    assert failed <= {finding.what for finding in found.findings if finding.ok is False}
+    assert found.ok == (not failed)
+    assert said in " ".join(finding.detail for finding in found.findings)
+
+
+BEFORE = """\
+lr = p["lr"]
+if (load / "lr").is_file():
+    lr = float((load / "lr").read_text())  # an optimizer's state, loaded after it was made
+save.mkdir(parents=True, exist_ok=True)
+(save / "lr").write_text(repr(lr))
+x += lr * (3.0 - x)
+"""
+
+
+def test_a_script_that_applies_before_it_loads(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = TRAIN.replace('x += p["lr"] * (3.0 - x)\n', BEFORE)
+    assert script != TRAIN
+    ended = tried(shell, tmp_path, monkeypatch, script)
+    assert ended.returncode == 1
+    assert verdicts(ended) == WELL | {EFFECT: "failed"}
+    said = " ".join(ended.stdout.split())
+    assert "from one checkpoint, a step under lr" in said
+    assert "Apply the hyperparameters after the checkpoint is loaded" in said
+
+
+def test_a_function_of_a_script_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(trial: Any) -> float:
+        x: float = float((trial.load / "x").read_text()) if trial.load else 0.0
+        x += float(trial.hparams["lr"])
+        (trial.save / "x").write_text(repr(x))
+        return x
+
+    found = shoal.check(work, space={"lr": shoal.Float(0.1, 0.5)})
+    assert found.ok
+    assert "ok       trials finish" in repr(found)
+    assert capsys.readouterr().err.startswith("trial 1 of 4: member 0, step 0\n")
+    wrong = shoal.check(lambda _: 1.0, space={"lr": shoal.Float(0.1, 0.5)}, verbose=False)
+    assert not wrong.ok
+    assert "failed   something is saved" in repr(wrong)
+
+
+def test_what_is_tried_instead_is_far_from_what_was() -> None:
+    space = shoal.Space({"lr": shoal.Float(1e-4, 1.0, log=True), "kind": shoal.Choice(["a", "b"])})
+    other = check.far(space, {"lr": 1e-4, "kind": "a"})
+    assert other["lr"] > 1e-2
+    assert other["kind"] == "b"
