@@ -16,7 +16,7 @@ help: ## this list
 
 demo: $(READY) ## train the digits example, and see what came out (a minute; the first time, installs)
 	@rm -rf build/demo && mkdir -p build && cp -R examples/digits-pytorch build/demo
-	@SHOAL_HOME="$(CURDIR)/build/demo/experiments" $(BIN)/shoal run build/demo/config.yml --control 2
+	@SHOAL_HOME="$(CURDIR)/build/demo/experiments" $(BIN)/shoal run build/demo/config.yml --control 2 --seed 3
 	@printf '\nLook around in it:\n  export SHOAL_HOME=build/demo/experiments PATH="$$PWD/.venv/bin:$$PATH"\n'
 	@printf '  shoal status; shoal lineage; shoal trials; shoal log\n'
 

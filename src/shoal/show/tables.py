@@ -36,7 +36,13 @@ def metrics(values: Iterable[float | None], largest: float | None = None) -> lis
     if not -4 <= exponent < 7:
         return ["" if value is None else f"{value:.3e}" for value in values]
     decimals = max(0, 3 - exponent)
-    return ["" if value is None else f"{value:.{decimals}f}" for value in values]
+    return ["" if value is None else decimal(value, decimals) for value in values]
+
+
+def decimal(value: float, decimals: int) -> str:
+    """`value` with so many decimals; with an exponent, where nothing of it would be left."""
+    text = f"{value:.{decimals}f}"
+    return text if float(text) or not value else f"{value:.3e}"
 
 
 def value(of: Any) -> str:
