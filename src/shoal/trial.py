@@ -26,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_dumps = json.dumps  # as it is now: what is trained may put something else in its place
+
 __all__ = ["Current", "current", "main", "to_json", "trial_dir", "write_report"]
 
 # what numpy, torch and their like raise when a value is no scalar
@@ -160,7 +162,7 @@ def write_report(directory: Path, kind: str, value: object) -> None:
     """
     told = rank()
     of = "" if told is None else f', "rank": {told}'
-    data = f"{{{json.dumps(kind)}: {to_json(value)}{of}}}\n".encode()
+    data = f"{{{_dumps(kind)}: {to_json(value)}{of}}}\n".encode()
     # One write on a descriptor that appends: the kernel places it behind whatever the other
     # processes of this trial write at the same moment, so no line is ever torn or overwritten. A
     # buffered file would give neither.
@@ -187,9 +189,9 @@ def to_json(value: object) -> str:
     result, and it cannot judge what never arrives. NaN and infinities are written as Python does.
     """
     try:
-        return json.dumps(value, default=_plain)
+        return _dumps(value, default=_plain)
     except (TypeError, ValueError, RecursionError):  # a key that is no text, a value inside itself
-        return json.dumps(repr(value))
+        return _dumps(repr(value))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,12 @@ def end(number: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
+def unread() -> None:
+    """Let what is still printed go nowhere: the reader of stdout or stderr has gone."""
+    for descriptor in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
 class interruptible:  # noqa: N801 (reads like a function)
     """While entered, an interrupt is a KeyboardInterrupt."""
 

@@ -17,11 +17,16 @@ from typing import Any
 
 import click
 
+from shoal.cli import entry
+
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 def main() -> None:
     """Run the command line, and end the process with its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed: `shoal run >&-`
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # no terminal is too poor for an arrow
@@ -35,8 +40,8 @@ def execute(arguments: list[str]) -> int:
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:  # whoever reads us has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # click exits where a pipe is broken, and nowhere else
+        entry.unread()  # the reader has seen enough
         return DONE
     except click.ClickException as error:
         return misused(error)

@@ -9,7 +9,7 @@ import click
 from shoal import experiment, views
 from shoal.checking import Finding, tried_out
 from shoal.cli import steering
-from shoal.cli.entry import interruptible
+from shoal.cli.entry import interruptible, unread
 from shoal.cli.words import call, complain, tell, title
 from shoal.config import Config
 from shoal.controller import Observer
@@ -39,18 +39,26 @@ def conduct(drive: Callable[[Observer], Result]) -> int:
             raise
         complain(f"{error}\n`shoal resume {call(watcher.folder)}` goes on.")
         return CODES["failed"]
+    try:
+        conclude(result)
+    except BrokenPipeError:  # what came of it is in the journal, and in the exit code
+        unread()
+    return CODES[result.state]
+
+
+def conclude(result: Result) -> None:
+    """Say what came of a run."""
     name = call(result.folder)
     if result.state == "failed":
         complain(f"{title(result.name, result.id)} failed: {result.reason}")
         tell(f"`shoal trials {name}` shows every trial, `shoal resume {name}` tries again.")
-        return CODES["failed"]
+        return
     show(*tables.ended(result), "", *tables.winner(result))
     tell("")
     if result.state == "stopped":
         tell(f"`shoal resume {name}` goes on.")
     else:
         tell(f"`shoal trials {name}` shows every trial, `shoal --help` what else there is.")
-    return CODES[result.state]
 
 
 def run(

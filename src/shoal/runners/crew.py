@@ -134,6 +134,7 @@ class Mate:
     link: socket.socket | None = None
     buffer: bytes = b""
     dismissed: bool = False
+    spoiled: str = ""  # why it cannot be believed any more
 
 
 class ProcessCrew:
@@ -303,7 +304,8 @@ class ProcessCrew:
             return
         self._selector.unregister(link)
         del self._strangers[link]
-        mate = None if data is None else self._mates.get(json.loads(line).get("worker"))
+        said = None if data is None else understood(line)
+        mate = None if said is None else self._mates.get(str(said.get("worker")))
         if mate is None:
             link.close()
             return
@@ -314,7 +316,8 @@ class ProcessCrew:
         self.send(mate.key, {"work": self._work, "path": path, "argv": self._argv})
 
     def _receive(self, mate: Mate) -> None:
-        assert mate.link is not None
+        if mate.link is None:
+            return
         data = received(mate.link)
         if data is None:
             self._hang_up(mate)
@@ -322,7 +325,12 @@ class ProcessCrew:
             return
         *lines, mate.buffer = (mate.buffer + data).split(b"\n")
         for line in lines:
-            message = json.loads(line)
+            message = understood(line)
+            if message is None:
+                mate.spoiled = f"it said what cannot be read: {line[:80]!r}"
+                self._hang_up(mate)
+                self.end(mate.key)
+                return
             if "unusable" in message:
                 reason = message["unusable"]
                 raise RunnerError(f"what is to be trained cannot be loaded by a worker: {reason}")
@@ -354,6 +362,9 @@ class ProcessCrew:
             raise RunnerError(f"{self._deaths} workers ended before they were ready{last}")
         if status is None:
             self._events.append(Gone(key, LOST, "its worker was lost with the fork server"))
+            return
+        if mate.spoiled:
+            self._events.append(Gone(key, "crash", f"its worker was ended: {mate.spoiled}"))
             return
         code = os.waitstatus_to_exitcode(status)
         kind = "killed" if code < 0 else "crash"
@@ -416,6 +427,15 @@ class InlineCrew:
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         self._events.append(Said(self._key, message))
+
+
+def understood(line: bytes) -> dict[str, Any] | None:
+    """The message that a worker's `line` is; None where it is none."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
 
 
 def received(link: socket.socket) -> bytes | None:

@@ -478,12 +478,16 @@ class WorkerRunner:
         return woken
 
     def _hear(self, place: Place, message: Mapping[str, Any]) -> None:
+        """Take in what a worker says; what nobody awaits of it is not heard."""
         match message:
             case {"ready": _, "holds states": bool(holds_states)}:
                 place.ready = True
                 place.touch()
                 self._holds_states = self._checkpoints.remade = holds_states
-            case {"saved": int(id)}:
+            case {"saved": int(id), "seconds": float()} | {"saved": int(id), "error": str()}:
+                if not place.orders or place.orders[0] != id:
+                    self._distrust(place, message)
+                    return
                 place.done()
                 self._head(place)
                 self._once_there(place, str(id), message, partial(self._saved, place, id, message))
@@ -492,22 +496,39 @@ class WorkerRunner:
                     self._uncopied = True
                     what = "states are saved and loaded to copy them"
                     self._log("warning", f"{what}, which takes longer: {why}")
-            case {"loading": str(key)} | {"remaking": str(key)}:
-                self._watch(place, self._task(place, key))
-            case {"begun": str(key)}:
-                self._begin(place, self._task(place, key))
-            case {"reported": str(key), "value": value}:
-                trial, index = self._task(place, key).trial, self._reported[key]
+            case (
+                {"loading": str(key)} | {"remaking": str(key)} | {"begun": str(key)}
+                | {"reported": str(key), "value": _}
+                | {"done": str(key), "value": _, "seconds": float()}
+                | {"failed": str(key), "kind": str(), "reason": str()}
+            ):  # fmt: skip
+                self._hear_of(place, key, message)
+            case _:
+                self._distrust(place, message)
+
+    def _hear_of(self, place: Place, key: str, message: Mapping[str, Any]) -> None:
+        """Take in what a worker says of the attempt `key`."""
+        task = place.training
+        if task is None or task.key != key:
+            if "done" in message or "failed" in message:
+                self._distrust(place, message)
+            return  # a thread of it outlives the trial, and still reports
+        match message:
+            case {"begun": _}:
+                self._begin(place, task)
+            case {"reported": _, "value": value}:
+                trial, index = task.trial, self._reported[key]
                 self._reported[key] += 1
                 self._events.append(Measured(trial.id, index, value, trial.attempt))
-            case {"done": str(key)} | {"failed": str(key)}:
-                self._over(place, self._task(place, key), message)
+            case {"done": _} | {"failed": _}:
+                self._over(place, task, message)
+            case _:
+                self._watch(place, task)
 
-    def _task(self, place: Place, key: str) -> Task:
-        task = place.training
-        assert task is not None
-        assert task.key == key, (task.key, key)
-        return task
+    def _distrust(self, place: Place, message: Mapping[str, Any]) -> None:
+        """Do without a worker that says what it was not asked for."""
+        self._log("warning", f"{place.key} is ended: it said what nobody awaits, {message!s:.200}")
+        self._crew.end(place.key)
 
     def _once_there(
         self,

@@ -1,10 +1,11 @@
 """Those who watch an experiment run: a table that lives, in a terminal or notebook, or lines."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from heapq import nlargest
 from typing import Any
 
@@ -60,10 +61,19 @@ def watcher() -> Watcher:
         return Notebook()
     width = None if sys.stderr.isatty() else 10_000  # columns: where nobody looks nothing is cut
     # what users have named is never read as markup
-    console = Console(stderr=True, width=width, markup=False, highlight=False, emoji=False)
+    console = Patient(stderr=True, width=width, markup=False, highlight=False, emoji=False)
     if console.is_terminal and not console.is_dumb_terminal:
         return Screen(console)
     return Lines(console)
+
+
+class Patient(Console):
+    """A console that ends nothing when nobody reads it any more; by itself it exits."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(OSError, ValueError):  # or what is left would be tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        self.quiet = True
 
 
 def in_notebook() -> bool:

@@ -4,7 +4,6 @@ It connects to the controller, says who it is, is told what to train, and does a
 the controller is gone.
 """
 
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,9 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from json import dumps, loads  # as they are now: what is trained may put others in their place
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from shoal.runners.worker.output import Output
@@ -27,16 +28,22 @@ def main() -> int:
     link.connect(sys.argv[1])
     lines = link.makefile("rb")
 
+    ours, speaking = os.getpid(), Lock()
+
     def tell(message: Mapping[str, Any]) -> None:
+        if os.getpid() != ours:  # a process that was forked off: it is no worker
+            return
         if "done" in message or "failed" in message:  # whoever hears it may look at what it printed
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError):  # a full disk
                     stream.flush()
-        link.sendall(json.dumps(message).encode() + b"\n")
+        data = dumps(message).encode() + b"\n"
+        with speaking:  # a thread of a trial may report at any time
+            link.sendall(data)
 
     with suppress(BrokenPipeError, ConnectionResetError):
         tell({"worker": os.environ["SHOAL_WORKER"], "pid": os.getpid()})
-        order = json.loads(lines.readline() or "null")
+        order = loads(lines.readline() or "null")
         if order is None:
             return 0
         sys.argv = order["argv"]
@@ -49,7 +56,7 @@ def main() -> int:
         output = Output()
         tell({"ready": os.getpid(), "holds states": worker.holds_states})
         for line in lines:
-            message = json.loads(line)
+            message = loads(line)
             output.turn_to(Path(message["folder"]) if "folder" in message else None)
             worker.do(message)
             output.turn_to(None)

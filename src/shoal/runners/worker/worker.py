@@ -20,12 +20,12 @@ and tells, for each attempt `key` of a trial:
 A folder with a checkpoint is there with all that it holds, or not at all.
 """
 
-import json
 import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from json import dumps, loads  # as they are now: what is trained may put others in their place
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,6 +39,7 @@ from shoal.trainable import Trial, is_trainable
 from shoal.trial import to_json
 
 Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
+LINE, LONGEST = 1000, 20_000  # characters of a reason: of its first line, and of what is below
 NOTHING = object()  # the state of a member that has none yet
 OURS = WORKERS  # in a checkpoint: whose it is, and where the random generators stood
 
@@ -110,7 +111,7 @@ class Worker:
                 value, seconds = self._step(job) if self.holds_states else self._call(job)
         except BaseException as error:  # noqa: BLE001 (a failed trial is data)
             kind = KINDS.get(type(error), "crash")
-            reason = explained(error) if kind == "crash" else str(error)
+            reason = explained(error) if kind == "crash" else cut(str(error), LINE)
             self._tell({"failed": job.key, "kind": kind, "reason": reason})
         else:
             spent = time.monotonic() - began
@@ -258,7 +259,7 @@ class Worker:
                 "trial": trial, "boot": boot(), "files": lengths(partial),
                 "hparams": held.hparams, "randomness": held.randomness,
             }  # fmt: skip
-            (partial / OURS).write_text(json.dumps(ours) + "\n", encoding="utf-8")
+            (partial / OURS).write_text(dumps(ours) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         except BaseException:
@@ -269,7 +270,7 @@ class Worker:
         self._put_down()  # loading often makes a fresh state first, and draws for it
         state = self._work.load(folder)
         try:
-            ours = json.loads((folder / OURS).read_text(encoding="utf-8"))
+            ours = loads((folder / OURS).read_text(encoding="utf-8"))
         except FileNotFoundError:
             ours = {}
         return Held(state, ours.get("hparams"), ours.get("randomness", {}))
@@ -301,7 +302,7 @@ def refuse_empty(folder: Path) -> None:
 
 def plain(value: object) -> Any:
     """`value` as JSON has it: scalars of any library as numbers."""
-    return json.loads(to_json(value))
+    return loads(to_json(value))
 
 
 def same(found: object, asked: object) -> bool:
@@ -323,4 +324,12 @@ def explained(error: BaseException) -> str:
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(HERE):
         frames = frames.tb_next
     where = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
-    return f"{last}\n{where.rstrip()}"
+    return f"{cut(last, LINE)}\n{cut(where.rstrip(), LONGEST)}"
+
+
+def cut(text: str, longest: int) -> str:
+    """`text`, without its middle where it is longer than so many characters."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} ... ({len(text) - 2 * half:,} characters) ... {text[-half:]}"
