@@ -67,6 +67,7 @@ def test_every_key(tmp_path: Path) -> None:
         space: space.yml
         population: 4
         control: 1
+        initial: [{lr: 0.5}]
         steps: 1e1
         workers: 2
         metric: accuracy
@@ -105,6 +106,7 @@ def test_every_key(tmp_path: Path) -> None:
         space=Space({"lr": Float(0, 1)}),
         population=4,
         control=1,
+        initial=[{"lr": 0.5}],
         steps=10,
         workers=2,
         metric="accuracy",

@@ -104,17 +104,18 @@ def test_the_total_is_that_of_the_tighter_limit() -> None:
     assert views.total(5, 30, 8) == 30
 
 
-def test_an_export_has_nnis_columns_and_four_more() -> None:
+def test_an_export_has_nnis_columns_and_five_more() -> None:
     exported = views.export(rows(), {5: [0.1, 0.2]})
     assert exported[5] == {
         "parameter": {"lr": 0.12, "load_checkpoint_dir": "0/0", "save_checkpoint_dir": "2/1"},
-        "value": "0.7",
+        "value": 0.7,
         "trialJobId": "00005",
         "intermediate": [0.1, 0.2],
         "member": 2,
         "step": 1,
         "parent": 0,
         "state": "finished",
+        "metrics": {},
     }
     assert exported[0]["parameter"]["load_checkpoint_dir"] == "0/0", "as at step 0 in NNI"
     assert exported[4]["value"] is None
@@ -128,6 +129,6 @@ def test_an_export_has_nnis_columns_and_four_more() -> None:
 def test_json_has_the_documented_keys() -> None:
     assert list(rows()[5].json()) == [
         "id", "member", "step", "hparams", "parent", "state", "metric", "checkpoint", "attempt",
-        "started", "ended", "error",
+        "started", "ended", "error", "metrics",
     ]  # fmt: skip
     assert rows()[5].json()["started"] == "1970-01-01T00:01:48.000+00:00"

@@ -7,7 +7,7 @@ spaces and strategies is in `notation`, the reading of YAML, JSON and TOML in `d
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -142,6 +142,33 @@ def _env(value: object) -> dict[str, str]:
     return found
 
 
+def _initial(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, Mapping) for one in value):
+        raise ValueError(f"expected a list of mappings of hyperparameters, got {shown(value)}")
+    return [dict(one) for one in value]
+
+
+def _begun(space: Space, settings: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Problem]]:
+    """(`settings` as values of `space`, what is wrong with them)."""
+    found: list[Any] = []
+    problems = []
+    for number, setting in enumerate(settings):
+        found.append({})
+        for name, value in setting.items():
+            key, domain = f"initial[{number}].{name}", space.get(name)
+            if domain is None:
+                problems.append(Problem(key, unknown(name, space)))
+                continue
+            for form in (value, float(value)) if is_number(value) else (value,):
+                if domain.contains(form):
+                    found[-1][name] = form
+                    break
+            else:
+                given = shown(dump_space(Space({name: domain}))[name])
+                problems.append(Problem(key, f"expected a value of {given}, got {shown(value)}"))
+    return found, problems
+
+
 def _tracker(value: object) -> str:
     name = value.partition("=")[0] if isinstance(value, str) else None
     if name not in TRACKERS or not isinstance(value, str):
@@ -211,8 +238,14 @@ class _Checked(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             problems += _translated(error, type(self).model_fields)
+        else:
+            problems += self.together()
         if problems:
             raise ConfigError(problems)
+
+    def together(self) -> list[Problem]:
+        """What is wrong between fields each of which is right; they may be put into form."""
+        return []
 
     def crosswise(self, fields: Mapping[str, Any]) -> list[Problem]:
         """What is wrong between fields; asked for even where single ones are wrong as well."""
@@ -310,6 +343,8 @@ class Config(_Checked):
         space: What the hyperparameters may be; the path of a file that says so is taken, too.
         population: How many members are trained together.
         control: How many of them never copy, so that the run can say what copying has gained.
+        initial: What the first members begin with, a mapping of hyperparameters each; what one
+            leaves out, and the others', is drawn.
         steps: How many steps each member does; None for no end.
         workers: How many trials run at the same time; by default 1, and on a cluster as many as
             there are members.
@@ -363,6 +398,7 @@ class Config(_Checked):
     space: Annotated[Space, PlainValidator(_checked_space)]
     population: Annotated[Positive, Field(le=LARGEST_POPULATION)] = 10
     control: Natural = 0
+    initial: Annotated[list[dict[str, Any]], PlainValidator(_initial)] = Field(default_factory=list)
     steps: Positive | None = None
     execution: Annotated[Ray | None, PlainValidator(_execution)] = None
     workers: Annotated[Positive, Field(le=LARGEST_POPULATION)] = Field(default_factory=_at_a_time)
@@ -412,10 +448,18 @@ class Config(_Checked):
             got = " and ".join(commands) or "none of them"
             problems.append(Problem("", f"expected one of {', '.join(COMMANDS)}, got {got}"))
         size = fields.get("population", type(self).model_fields["population"].default)
-        control = fields.get("control", 0)
+        control, initial = fields.get("control", 0), fields.get("initial", ())
+        if is_number(size) and isinstance(initial, list | tuple) and len(initial) > size:
+            got = f"{len(initial)} settings"
+            problems.append(Problem("initial", f"expected one a member, {shown(size)}, got {got}"))
         if is_number(size) and is_number(control) and control > size:
             most = f"at most the population, {shown(size)}"
             problems.append(Problem("control", f"expected {most}, got {shown(control)}"))
+        return problems
+
+    def together(self) -> list[Problem]:
+        settings, problems = _begun(self.space, self.initial)
+        self.initial[:] = settings
         return problems
 
     @classmethod

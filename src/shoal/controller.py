@@ -432,6 +432,7 @@ def made(config: Config, records: Iterable[Record]) -> Tuner:
         steps=config.steps,
         trials=config.max_trials,
         control=config.control,
+        initial=config.initial,
         exploit=config.exploit,
         explore=config.explore,
         synchronous=config.synchronous,

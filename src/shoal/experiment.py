@@ -14,7 +14,7 @@ from shoal import home as homes
 from shoal import trackers, trainable
 from shoal.claims import CheckpointError, claim, claim_bucket, release, release_bucket
 from shoal.compat.nni import config as nni
-from shoal.config import Config, ConfigError, Problem, Ray, changed, parse
+from shoal.config import LIMITS, Config, ConfigError, Problem, Ray, changed, parse
 from shoal.controller import MakeRunner, Observer, drive
 from shoal.core.exploit import Exploit
 from shoal.core.explore import Explore
@@ -22,7 +22,7 @@ from shoal.core.space import Space
 from shoal.documents import read, unknown
 from shoal.home import ExperimentError, Folder, locked
 from shoal.jobs import Job, Work
-from shoal.notation import dump_space, parse_space
+from shoal.notation import dump_space, is_number, parse_space
 from shoal.result import Result, home_of
 from shoal.stores.place import shaky
 from shoal.stores.sqlite import SqliteStore
@@ -46,7 +46,7 @@ def read_config(path: str | Path, *, cluster: bool = False) -> tuple[Config, lis
     folder = path.absolute().parent
     if nni.is_nni(mapping):
         return nni.parse(mapping, folder, str(path), cluster=cluster)
-    return parse(mapping, folder, str(path)), []
+    return parse(mapping, folder, str(path)), bare_ranges(mapping.get("space"))
 
 
 class Words(TypedDict, total=False):
@@ -57,6 +57,7 @@ class Words(TypedDict, total=False):
     space: Mapping[str, Any]
     population: int
     control: int | None
+    initial: Sequence[Mapping[str, Any]] | None
     steps: int | None
     workers: int | None
     metric: str
@@ -129,8 +130,8 @@ def understood(
         return reworded(what, given), None, []
     if isinstance(what, str | Path):
         config, notes = read_config(what, cluster=on_cluster(given.get("execution")))
-        return reworded(config, given), None, notes
-    return described(what, given), what, []
+        return reworded(config, given), None, [*notes, *bare_ranges(given.get("space"))]
+    return described(what, given), what, bare_ranges(given.get("space"))
 
 
 def driven(
@@ -153,7 +154,7 @@ def driven(
         if chosen is None and root != homes.default_home():
             homes.link(folder, homes.default_home())
         make_runner = job.runner(folder, config, ground)
-        notes = [*notes, *filter(None, [shaky(root), idle(config)])]
+        notes = [*notes, *filter(None, [shaky(root), idle(config), endless(config)])]
         return watched(folder, config, make_runner, observer, notes, verbose=verbose)
 
 
@@ -290,7 +291,8 @@ def watched(
     with watcher.watching():
         drive(folder, config, make_runner, [watcher, observer, *followers], notes)
     result = Result(folder)
-    watcher.conclude([*tables.ended(result), "", *tables.winner(result)])
+    again = [f"shoal.resume({folder.id!r}) goes on."] if result.state == "stopped" else []
+    watcher.conclude([*tables.ended(result), *again, "", *tables.winner(result)])
     return result
 
 
@@ -359,6 +361,34 @@ def idle(config: Config) -> str | None:
     if not said:
         return None
     return f"{', '.join(said)}: no effect on a cluster, where Ray hands out GPUs (gpus_per_trial)"
+
+
+def endless(config: Config) -> str | None:
+    """That nothing ends the experiment `config`; None: something does."""
+    if any(getattr(config, name) is not None for name in LIMITS if name != "workers"):
+        return None
+    return (
+        "no limit is given (steps, max_trials, max_duration, target): it goes on until Ctrl-C, and "
+        "can be resumed from there"
+    )
+
+
+def bare_ranges(space: object) -> list[str]:
+    """Hints at lists in `space`, as a user wrote it, that look like ranges and are constants."""
+    if not isinstance(space, Mapping) or isinstance(space, Space):
+        return []
+    pairs = {
+        name: domain
+        for name, domain in space.items()
+        if isinstance(domain, list | tuple) and len(domain) == 2 and all(map(is_number, domain))
+    }
+    return [
+        f"{name} is the list [{low!r}, {high!r}] itself in every trial: write a range as "
+        f"{{{kind}: [{low!r}, {high!r}]}}, in Python shoal.{kind.capitalize()}({low!r}, {high!r})"
+        for name, (low, high) in pairs.items()
+        if low < high
+        for kind in ["int" if isinstance(low, int) and isinstance(high, int) else "float"]
+    ]
 
 
 def on_cluster(execution: Execution) -> bool:

@@ -6,6 +6,7 @@ Light to import: `shoal status` waits for nothing that only a controller needs.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from json import loads
 from pathlib import Path
 from time import time
@@ -21,6 +22,7 @@ from shoal.home import ExperimentError, Folder
 from shoal.stores.sqlite import Session, SqliteStore, Tally
 
 GENERATIONS, WINDOW = 20, 2000  # as far back as health looks: steps of all, and trials
+SHOWN = 50  # trials of a table in a notebook
 ANCESTRY = 200  # and for the ancestor of all
 
 
@@ -52,8 +54,44 @@ class Best:
     def __repr__(self) -> str:
         return (
             f"<best {self.metric:.6g}: trial {self.id} (member {self.member}, step {self.step}), "
-            f"hparams {dict(self.hparams)}, checkpoint {str(self.checkpoint)!r}>"
+            f"hparams {dict(self.hparams)}, checkpoint {self.checkpoint}>"
         )
+
+
+class Trials(list[views.Row]):
+    """Trials, by id."""
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of them: a column a hyperparameter, and one a further metric.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415 (only where it is asked for)
+        except ImportError as error:
+            raise ImportError("a table of trials needs pandas: pip install pandas") from error
+        nested = {"hparams", "metrics"}
+        return pd.DataFrame([
+            {key: value for key, value in row.json().items() if key not in nested}
+            | {f"hparams.{name}": value for name, value in row.hparams.items()}
+            | {f"metrics.{name}": value for name, value in row.metrics.items()}
+            for row in self
+        ])  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        names = list(dict.fromkeys(name for row in self for name in row.hparams))
+        keys = ["id", "member", "step", "state", "metric"]
+        head = "".join(f"<th>{escape(name)}</th>" for name in (*keys, *names))
+        body = "".join(
+            "<tr>"
+            + "".join(f"<td>{escape(str(getattr(row, key)))}</td>" for key in keys)
+            + "".join(f"<td>{escape(str(row.hparams.get(name, '')))}</td>" for name in names)
+            + "</tr>"
+            for row in self[:SHOWN]
+        )
+        more = f"<p>and {len(self) - SHOWN:,} more</p>" if len(self) > SHOWN else ""
+        return f"<table><tr>{head}</tr>{body}</table>{more}"
 
 
 class Result:
@@ -223,12 +261,12 @@ class Result:
         """What may be wrong with it, by its latest trials."""
         return findings_of(self, self.tally.trials)
 
-    def trials(self, ids: Iterable[int] | None = None) -> list[views.Row]:
-        """Every trial, or these, by id."""
+    def trials(self, ids: Iterable[int] | None = None) -> Trials:
+        """Every trial, or these, by id: a list that can also come as a table."""
         if ids is None:
-            return list(self._rows)
+            return Trials(self._rows)
         with self.folder.open() as store:
-            return self._read(store, ids)
+            return Trials(self._read(store, ids))
 
     def trial(self, id: int) -> views.Row | None:
         """The trial with this id, if there is one."""
@@ -305,6 +343,21 @@ class Result:
         parts += [f"{tally.failed:,} failed: {self.failures}"] if tally.failed else []
         parts += [repr(self.best_so_far)] if self.best_so_far is not None else []
         return f"<{', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        best, tally = self.best_so_far, self.tally
+        facts = {
+            "experiment": f"{self.name} ({self.id})",
+            "state": f"{self.state}: {self.reason}" if self.reason else self.state,
+            "trials": f"{tally.finished:,} finished, {tally.failed:,} failed"
+            + (f": {self.failures}" if self.failures else ""),
+            "best": "none yet" if best is None else f"{best.metric:.6g}, trial {best.id} "
+            f"(member {best.member}, step {best.step})",
+            "hyperparameters": "" if best is None else str(dict(best.hparams)),
+            "checkpoint": "" if best is None else str(best.checkpoint),
+        }  # fmt: skip
+        rows = (f"<tr><th>{name}</th><td>{escape(fact)}</td></tr>" for name, fact in facts.items())
+        return f"<table>{''.join(rows)}</table>"
 
     def export(self) -> list[dict[str, Any]]:
         """Every trial with NNI's columns plus member, step, parent and state."""

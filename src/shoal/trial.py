@@ -22,6 +22,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,11 @@ class Current:
         parameters: `hparams` with ``load_checkpoint_dir`` and ``save_checkpoint_dir`` added, which
             is how NNI passes the two folders.
         finished: Whether this object has reported a final result.
+        alone: Whether it is of no experiment: see `current`. Reports are printed, too.
     """
 
     __slots__ = (
+        "alone",
         "attempt",
         "directory",
         "experiment",
@@ -90,6 +93,7 @@ class Current:
         self.load: Path | None = None if written["load"] is None else Path(written["load"])
         self.save: Path = Path(written["save"])
         self.finished: bool = False
+        self.alone: bool = False
 
     def __repr__(self) -> str:
         return f"<trial {self.id}: member {self.member}, step {self.step}, {self.hparams}>"
@@ -105,6 +109,8 @@ class Current:
             OSError: The trial's folder cannot be written.
         """
         write_report(self.directory, "intermediate", value)
+        if self.alone:
+            sys.stderr.write(f"shoal: reported {to_json(value)}\n")
 
     def finish(self, value: object) -> None:
         """Report the result that the trial is judged by.
@@ -122,6 +128,8 @@ class Current:
         """
         write_report(self.directory, "final", value)
         self.finished = True
+        if self.alone:
+            sys.stderr.write(f"shoal: finished with {to_json(value)}\n")
 
 
 def trial_dir() -> Path | None:
@@ -131,21 +139,46 @@ def trial_dir() -> Path | None:
     return Path(named) if named else None
 
 
-def current() -> Current:
+def current(default: Mapping[str, Any] | None = None) -> Current:
     """The trial that this process is; its folder `save` exists on return.
 
+    Args:
+        default: The hyperparameters of a process that is no trial, so that a script can be tried as
+            it stands: it is the first step of member 0, saves to a temporary folder, and says so.
+
     Raises:
-        RuntimeError: Outside of a trial, or where the trial's folder is gone.
+        RuntimeError: Outside of a trial, without `default`; or where the trial's folder is gone.
     """
     directory = trial_dir()
+    if directory is None and default is not None:
+        return _alone(dict(default))
     if directory is None:
         raise RuntimeError(
             "This process is not a trial: SHOAL_TRIAL_DIR is not set. Start the script through an "
-            "experiment (shoal run CONFIG); to try it alone, call the training function yourself "
-            "instead of shoal.trial.current()."
+            "experiment (shoal run CONFIG); to try it alone, give hyperparameters for that: "
+            "shoal.trial.current(default={...})."
         )
     trial = Current(directory)
     trial.save.mkdir(parents=True, exist_ok=True)
+    return trial
+
+
+def _alone(hparams: dict[str, Any]) -> Current:
+    """A trial of no experiment, which begins with nothing."""
+    directory = Path(tempfile.mkdtemp(prefix="shoal-alone-"))
+    save = directory / "checkpoint"
+    save.mkdir()
+    written = {
+        "id": 0, "job": "00000", "experiment": "", "member": 0, "step": 0, "attempt": 1, "seed": 0,
+        "hparams": hparams, "load": None, "save": str(save),
+        "parameters": {
+            **hparams, "load_checkpoint_dir": str(save), "save_checkpoint_dir": str(save),
+        },
+    }  # fmt: skip
+    (directory / "trial.json").write_text(to_json(written), encoding="utf-8")
+    sys.stderr.write(f"shoal: no experiment runs this: one step under {hparams}, saved to {save}\n")
+    trial = Current(directory)
+    trial.alone = True
     return trial
 
 

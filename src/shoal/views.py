@@ -50,6 +50,7 @@ class Row:
             "started": iso(self.started),
             "ended": None if self.ended is None else iso(self.ended),
             "error": self.error,
+            "metrics": dict(self.metrics),
         }
 
 
@@ -209,13 +210,14 @@ def export(rows: Iterable[Row], intermediate: Mapping[int, Sequence[Any]]) -> li
                 "load_checkpoint_dir": saves[row.id if row.parent is None else row.parent],
                 "save_checkpoint_dir": saves[row.id],
             },
-            "value": None if row.metric is None else str(row.metric),
+            "value": row.metric,
             "trialJobId": f"{row.id:05d}",
             "intermediate": list(intermediate.get(row.id, ())),
             "member": row.member,
             "step": row.step,
             "parent": row.parent,
             "state": row.state,
+            "metrics": dict(row.metrics),
         }
         for row in rows
     ]

@@ -16,7 +16,7 @@ from tests.cli.test_main import held, refusal
 
 TRIAL = {
     "id", "member", "step", "hparams", "parent", "state", "metric", "checkpoint", "attempt",
-    "started", "ended", "error",
+    "started", "ended", "error", "metrics",
 }  # fmt: skip
 
 
@@ -202,6 +202,7 @@ def test_export_as_json(done: Shell, tmp_path: Path) -> None:
     for row, trial in zip(exported, trials, strict=True):
         assert list(row) == [
             "parameter", "value", "trialJobId", "intermediate", "member", "step", "parent", "state",
+            "metrics",
         ]  # fmt: skip
         assert list(row["parameter"]) == [
             "lr",
@@ -209,7 +210,7 @@ def test_export_as_json(done: Shell, tmp_path: Path) -> None:
             "load_checkpoint_dir",
             "save_checkpoint_dir",
         ]
-        assert row["value"] == str(trial["metric"])
+        assert row["value"] == trial["metric"]
         assert row["trialJobId"] == f"{trial['id']:05}"
         assert row["intermediate"] == [pytest.approx(3.0 + trial["metric"])]
         assert (row["member"], row["parent"]) == (trial["member"], trial["parent"])

@@ -41,6 +41,34 @@ def test_what_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert active() == {1, 2}
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            "NVIDIA-SMI has failed because it could not communicate with the driver",
+            "NVIDIA-SMI has",
+        ),
+        ("0, GPU-0, extra", "0, GPU-0, extra"),
+        ("GPU-0", "GPU-0"),
+        ("[N/A]", "[N/A]"),
+    ],
+)
+def test_an_answer_that_was_not_asked_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, said: str
+) -> None:
+    machine(monkeypatch, tmp_path, 1)
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    for ask in (installed, active):
+        with pytest.raises(RunnerError, match="nvidia-smi --query.* answers") as caught:
+            ask()
+        assert said in str(caught.value)
+    smi.write_text(f"#!/bin/sh\necho '{answer}'\nexit 9\n")
+    with pytest.raises(RunnerError, match="does not answer") as caught:
+        installed()
+    assert said in str(caught.value)
+
+
 def test_without_nvidia_smi_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert installed() == []

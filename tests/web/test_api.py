@@ -118,7 +118,7 @@ def test_downloads(client: TestClient, result: Result) -> None:
     table = client.get(f"{at}/export.csv")
     assert "attachment" in table.headers["content-disposition"]
     rows = list(csv.DictReader(io.StringIO(table.text)))
-    assert [row["reward"] for row in rows] == [e["value"] or "" for e in result.export()]
+    assert [row["reward"] for row in rows] == [str(e["value"] or "") for e in result.export()]
     assert client.get(f"{at}/export.json").json() == result.export()
     assert client.get(f"{at}/report").text == report(result)
 

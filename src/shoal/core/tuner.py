@@ -8,7 +8,7 @@ resumed run goes on as if it had never stopped, and needs no generator state for
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 
@@ -17,7 +17,17 @@ from shoal.core.exploit import Cohort, Exploit, Truncation
 from shoal.core.explore import Explore, Shift
 from shoal.core.live import Live
 from shoal.core.population import EMPTY, Population, Ranking
-from shoal.core.records import CERTAIN, LOST, Failed, Finished, Record, Report, Result, Trial
+from shoal.core.records import (
+    CERTAIN,
+    LOST,
+    Failed,
+    Finished,
+    Hparams,
+    Record,
+    Report,
+    Result,
+    Trial,
+)
 from shoal.core.space import Space
 
 
@@ -49,6 +59,8 @@ class Tuner:
         space: what the hyperparameters may be.
         population: how many members are trained together.
         control: how many of them never copy.
+        initial: what the first members begin with, one each; of names that one leaves out, and for
+            the other members, values are drawn.
         steps: how many trials each member does; None for no end.
         trials: how many trials are decided in all; None for no end.
         exploit: whose weights a member goes on with.
@@ -65,7 +77,7 @@ class Tuner:
 
     Raises:
         ValueError: `population`, `steps` or `trials` is below 1, `retries` or `control` below 0, or
-            `control` above `population`.
+            `control` above `population`; or `initial` has more settings than there are members.
         ProtocolError: `journal` is not one of this tuner's.
     """
 
@@ -77,6 +89,7 @@ class Tuner:
         steps: int | None,
         trials: int | None = None,
         control: int = 0,
+        initial: Sequence[Hparams] = (),
         exploit: Exploit = Truncation(),
         explore: Explore = Shift(),
         synchronous: bool = True,
@@ -89,7 +102,9 @@ class Tuner:
         if control > population:
             raise ValueError(f"control must be at most the population, {population}, got {control}")
         self.limit(steps, trials)
-        self.space = space
+        if len(initial) > population:
+            raise ValueError(f"initial has {len(initial)} settings, for {population} members")
+        self.space, self.initial = space, tuple(initial)
         self.exploit, self.explore = exploit, explore
         self.synchronous, self.seed, self.retries = synchronous, seed, retries
         self.population = Population(population, seed, control)
@@ -239,6 +254,8 @@ class Tuner:
 
     def _fresh(self, id: int, member: int, step: int) -> Trial:
         hparams = self.space.sample(stream(self.seed, member, step))
+        if step == 0 and member < len(self.initial):
+            hparams = {**hparams, **self.initial[member]}
         return Trial(id, member, step, hparams, parent=None)
 
     def compared(self, member: int, step: int) -> tuple[Result | None, Cohort]:

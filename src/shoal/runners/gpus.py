@@ -13,29 +13,57 @@ from shoal.runners.base import RunnerError
 
 def installed() -> list[int]:
     """The indices of the GPUs of this machine."""
-    return [int(row[0]) for row in _ask("--query-gpu=index")]
+    return [_index(row) for row in _ask("--query-gpu=index")]
 
 
 def active() -> set[int]:
     """The indices of the GPUs on which some process computes at the moment."""
-    indices = {uuid: int(index) for index, uuid in _ask("--query-gpu=index,uuid")}
+    indices = {row[1]: _index(row) for row in _ask("--query-gpu=index,uuid")}
     busy = (row[0] for row in _ask("--query-compute-apps=gpu_uuid"))
     return {indices[uuid] for uuid in busy if uuid in indices}
 
 
 def _ask(query: str) -> list[list[str]]:
-    """The rows that nvidia-smi answers; none where it is not there."""
+    """The rows that nvidia-smi answers; none where it is not there.
+
+    Raises:
+        RunnerError: it does not answer, or not what was asked for.
+    """
     try:
         answer = subprocess.run(
             ["nvidia-smi", query, "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, errors="replace", timeout=60, check=True,
         ).stdout  # fmt: skip
     except FileNotFoundError:
         return []
     except (subprocess.SubprocessError, OSError) as error:
-        raise RunnerError(f"nvidia-smi does not answer, so no GPU can be given: {error}") from error
+        said = getattr(error, "stdout", "") or getattr(error, "stderr", "") or ""
+        said = said.decode(errors="replace") if isinstance(said, bytes) else said
+        why = " ".join(said.split())[:200]
+        raise RunnerError(
+            f"nvidia-smi does not answer, so no GPU can be given: {error}"
+            + (f": {why}" if why else "")
+        ) from error
     rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines()]
-    return [row for row in rows if row[0] and not row[0].startswith("No ")]
+    rows = [row for row in rows if row[0] and not row[0].startswith("No ")]
+    columns = query.count(",") + 1
+    for row in rows:
+        if len(row) != columns:
+            raise _misunderstood(query, ", ".join(row))
+    return rows
+
+
+def _index(row: list[str]) -> int:
+    if not row[0].isdecimal():
+        raise _misunderstood("--query-gpu=index", ", ".join(row))
+    return int(row[0])
+
+
+def _misunderstood(query: str, said: str) -> RunnerError:
+    return RunnerError(
+        f"nvidia-smi {query} answers {said[:200]!r}, so no GPU can be given: does its version "
+        "match that of the driver? gpus_per_trial: 0 trains on the CPU"
+    )
 
 
 class Gpus:
