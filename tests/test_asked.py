@@ -65,11 +65,12 @@ def test_a_list_that_looks_like_a_range_is_told(
     space = {"lr": 0.1, "range": [1e-4, 1e-1], "sizes": [64, 32], "n": [1, 9]}
     run(tmp_path, space=space)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    a_range = "itself in every trial: write a range as"
+    form = (
+        "warning: {} is the list {} itself in every trial: write a range as {}, in Python shoal.{}"
+    )
     assert said == [
-        f"warning: range is the list [0.0001, 0.1] {a_range} {{float: [0.0001, 0.1]}}, in Python "
-        "shoal.Float(0.0001, 0.1)",
-        f"warning: n is the list [1, 9] {a_range} {{int: [1, 9]}}, in Python shoal.Int(1, 9)",
+        form.format("range", "[0.0001, 0.1]", "{float: [0.0001, 0.1]}", "Float(0.0001, 0.1)"),
+        form.format("n", "[1, 9]", "{int: [1, 9]}", "Int(1, 9)"),
     ]
 
 

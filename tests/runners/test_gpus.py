@@ -60,7 +60,7 @@ def test_an_answer_that_was_not_asked_for_is_told(
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.write_text(f"#!/bin/sh\necho '{answer}'\n")
     for ask in (installed, active):
-        with pytest.raises(RunnerError, match="nvidia-smi --query.* answers") as caught:
+        with pytest.raises(RunnerError, match=r"nvidia-smi --query.* answers") as caught:
             ask()
         assert said in str(caught.value)
     smi.write_text(f"#!/bin/sh\necho '{answer}'\nexit 9\n")
