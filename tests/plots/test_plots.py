@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 import shoal
 from shoal import plots
 from shoal.core.records import Failed, Finished, Record, Saved, Seen, Started, Trial
-from shoal.history import History
+from shoal.history import NOBODY, History
 from shoal.plots import style
 from shoal.plots.diversity import founders, spread, unlike
 from shoal.plots.exploits import exploited
 from shoal.plots.lineage import copies
-from shoal.plots.population import band, best_so_far
+from shoal.plots.population import band, best_half, best_so_far, reach
+from shoal.plots.schedule import changes
 from shoal.plots.segments import chosen, gains
 from shoal.plots.timeline import passed
 from tests.made import experiment
@@ -61,6 +62,43 @@ def test_population(story: History) -> None:
     assert low[0] == pytest.approx(1.4)
     assert high[0] == pytest.approx(4.6)
     assert figure.layout.yaxis.title.text == "accuracy"
+
+
+def test_an_axis_is_not_ruled_by_what_is_far_from_all_others() -> None:
+    assert reach(np.linspace(0, 1, 20)) is None
+    low, high = reach(np.array([*np.linspace(0, 1, 20), -1e6])) or (0, 0)
+    assert low == pytest.approx(-0.04)
+    assert high == pytest.approx(1.04)
+    assert reach(np.ones(5)) is None
+    assert best_half(np.array([1.0, 2.0, 4.0]), higher=True) == pytest.approx([1.92, 4.08])
+    assert best_half(np.array([1.0, 2.0, 4.0]), higher=False) == pytest.approx([0.96, 2.04])
+
+
+def test_what_changed_most_comes_first_in_a_grid(tmp_path: Path) -> None:
+    space = {f"h{n}": {"float": [0.0, 1.0]} for n in range(11)} | {"kind": {"choice": ["a", "b"]}}
+    history = History.of(experiment(tmp_path, population=8, steps=12, space=space))
+    figure = plots.schedule(history)
+    names = [title.text for title in figure.layout.annotations]
+    line = history.lineage(history.best)
+    often = [changes(history.values[name][line]) for name in names]
+    assert sorted(names) == sorted(space)
+    assert often == sorted(often, reverse=True)
+    assert often[0] > 0
+    assert len({axis.domain for axis in figure.select_xaxes()}) == 3, "columns"
+
+
+def test_of_a_crowd_the_winners_ancestry_stands_out(tmp_path: Path) -> None:
+    history = History.of(experiment(tmp_path, population=21, steps=9))
+    figure = plots.lineage(history)
+    faint, strong = (part for part in figure.data if part.type == "heatmap")
+    assert faint.opacity < 0.3 < strong.opacity
+    line = history.lineage(history.best)
+    there = np.asarray(strong.z) != NOBODY
+    assert sorted(zip(*np.nonzero(there), strict=True)) == sorted(
+        zip(history.member[line], history.step[line], strict=True)
+    )
+    labels = [label.text for label in figure.layout.annotations]
+    assert labels == ["it began here", f"the best: {history.metric[history.best]:.4g}"]
 
 
 def test_the_best_may_be_the_lowest(tmp_path: Path) -> None:
@@ -161,7 +199,11 @@ def test_parallel(story: History) -> None:
     assert plain(gains(story)) == [None, None, 1, 2, -0.5, None]
     figure = plots.parallel(story)
     assert list(figure.layout.xaxis.ticktext) == ["step", "lr", "kind", "accuracy", "gain"]
-    (low,), (middle,), (high,) = (lines(part) for part in figure.data if len(part.x))
+    drawn = [part for part in figure.data if part.meta == "parallel" and len(part.x)]
+    (low,), (middle,), (high,) = (lines(part) for part in drawn if part.name != "failed")
+    (failed,) = lines(trace(figure, "failed"))
+    crossed = [point for point in failed if point[1] is not None]
+    assert crossed == [(0, 1.0, 2), (1, 0, 0.01), (2, 1, 1)], "it has no metric, and no gain"
     assert low == [(0, 1.0, 2), (1, 0, 0.01), (2, 1, 1), (3, 0.5, 6.5), (4, 0, -0.5)]
     assert middle[3:] == [(3, 0, 6), (4, pytest.approx(0.6), 1)]
     assert high[3:] == [(3, 1, 7), (4, 1, 2)]

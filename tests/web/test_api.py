@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from shoal.buckets import Upload
 from shoal.checkpoints import leave_note
 from shoal.plots import PICTURES
+from shoal.plots.captions import CAPTIONS
 from shoal.report import report
 from shoal.result import Result
 from shoal.stores.sqlite import SqliteStore
@@ -110,7 +111,8 @@ def test_exploits_and_why(client: TestClient, result: Result) -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures(client: TestClient, result: Result, name: str) -> None:
     got = client.get(f"/api/experiments/{result.id}/plots/{name}")
-    assert got.json() == json.loads(PICTURES[name](result).to_json())
+    figure = PICTURES[name](result).update_layout(meta={"caption": CAPTIONS[name]})
+    assert got.json() == json.loads(figure.to_json())
 
 
 def test_downloads(client: TestClient, result: Result) -> None:

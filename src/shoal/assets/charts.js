@@ -86,9 +86,11 @@ function themed(figure, element) {
   const style = getComputedStyle(element);
   const layout = { ...figure.layout, font: { ...figure.layout.font, color: style.color } };
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: variable(style, "--raised"), font: { color: style.color } };
+  layout.annotations = layout.annotations?.map((one) => ({ bgcolor: variable(style, "--page"), ...one })); // over lines
   if (narrow(element)) { // a phone: room for the picture, not around it
     layout.margin = { ...layout.margin, l: 44, r: 8 };
     layout.title = { ...layout.title, font: { size: 12 } };
+    layout.updatemenus = [];
     layout.legend = { ...layout.legend, font: { size: 10 }, entrywidth: 100 };
   }
   return { data: figure.data, layout };

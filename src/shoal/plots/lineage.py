@@ -12,6 +12,7 @@ from shoal.plots.style import (
     OTHERS,
     WINNER,
     Picture,
+    by_step,
     nothing,
     of_journal,
     pairs,
@@ -20,6 +21,7 @@ from shoal.plots.style import (
 )
 
 ARROWS = 300  # as many copies are drawn: the winner's, and evenly of the others
+CROWD = 20  # members, of more of whom only what the winner descends from stands out
 FEW = 12  # members, each of whom has a tick
 NAMED = len(COLOURS)  # founders with a colour of their own
 
@@ -44,15 +46,14 @@ def lineage(history: History) -> Picture:
     figure = picture(f"{title} ({more:,} copies more than are drawn)" if more else title)
     ranks = founder_ranks(history)
     cells = np.where(history.grid == NOBODY, NOBODY, ranks[history.founder][history.grid])
-    colours = ["rgba(0,0,0,0)", *COLOURS, OTHERS]
-    many = len(colours)
-    figure.add_heatmap(
-        z=np.minimum(cells, NAMED), zmin=NOBODY - 0.5, zmax=NOBODY + many - 0.5,
-        customdata=np.where(cells == NOBODY, NOBODY, history.founder[history.grid]),
-        colorscale=[(n / many, colour) for i, colour in enumerate(colours) for n in (i, i + 1)],
-        showscale=False, opacity=0.55, ygap=1 if history.population <= 60 else 0,
-        hovertemplate="member %{y}, step %{x}: began as member %{customdata}<extra></extra>",
-    )  # fmt: skip
+    crowd = history.population > CROWD  # of which only the winner's part can be followed
+    bands(figure, history, cells, opacity=0.18 if crowd else 0.55)
+    own = np.isin(found.trial[found.shown], line)
+    if crowd:
+        kept = np.zeros(cells.shape, dtype=bool)
+        kept[history.member[line], history.step[line]] = True
+        bands(figure, history, np.where(kept, cells, NOBODY), opacity=0.95)
+        found = Copies(found.trial, found.donor, found.shown[own])
     donors, trials = found.donor[found.shown], found.trial[found.shown]
     figure.add_scatter(
         x=pairs(history.step[donors], history.step[trials]),
@@ -75,10 +76,42 @@ def lineage(history: History) -> Picture:
         line={"color": WINNER, "width": 3},
         hovertemplate="the winner was member %{y} at step %{x}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(title="step")
+    for founder in np.argsort(ranks)[: min(NAMED, history.population)]:
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", name=f"began as member {founder}",
+            marker={"symbol": "square", "size": 10, "color": COLOURS[int(ranks[founder])]},
+        )  # fmt: skip
+    for trial, text, shift in (
+        (line[:1], "it began here", 14), (line[-1:], f"the best: {metric_of(history)}", -14),
+    ):  # fmt: skip
+        if len(trial):
+            figure.add_annotation(
+                x=int(history.step[trial[0]]), y=int(history.member[trial[0]]), text=text,
+                showarrow=False, yshift=shift, font={"size": 11},
+                xanchor="left" if shift > 0 else "right",
+            )  # fmt: skip
+    figure.update_xaxes(**by_step(history))
     whole: dict[str, Any] = {"tickformat": "d", "dtick": 1} if history.population <= FEW else {}
     ends = [-0.5, history.population - 0.5]  # bands are as wide at the edges as inside
     return figure.update_yaxes(title="member", showgrid=False, range=ends, **whole)
+
+
+def bands(figure: Picture, history: History, cells: Ints, opacity: float) -> None:
+    """Draw members by steps in the colours of their founders, which `cells` has the ranks of."""
+    colours = ["rgba(0,0,0,0)", *COLOURS, OTHERS]
+    many = len(colours)
+    figure.add_heatmap(
+        z=np.minimum(cells, NAMED), zmin=NOBODY - 0.5, zmax=NOBODY + many - 0.5,
+        customdata=np.where(cells == NOBODY, NOBODY, history.founder[history.grid]),
+        colorscale=[(n / many, colour) for i, colour in enumerate(colours) for n in (i, i + 1)],
+        showscale=False, opacity=opacity, ygap=1 if history.population <= 60 else 0,
+        hovertemplate="member %{y}, step %{x}: began as member %{customdata}<extra></extra>",
+    )  # fmt: skip
+
+
+def metric_of(history: History) -> str:
+    """The best metric, as a label has it."""
+    return "" if history.best is None else f"{history.metric[history.best]:.4g}"
 
 
 @of_journal
@@ -101,8 +134,9 @@ def survival(history: History) -> Picture:
             line={"width": 0, "shape": "hv"}, fillcolor=colour,
             hovertemplate=f"{name} at step %{{x}}: %{{y}}<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="step")
-    return figure.update_yaxes(title="members")
+    figure.update_xaxes(**by_step(history))
+    whole = {"dtick": 1} if history.population <= FEW else {}
+    return figure.update_yaxes(title="members", **whole)
 
 
 def copies(history: History) -> Copies:

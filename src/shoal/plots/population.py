@@ -10,6 +10,7 @@ from shoal.plots.style import (
     POINTS,
     WINNER,
     Picture,
+    by_step,
     escaped,
     nothing,
     of_journal,
@@ -18,6 +19,7 @@ from shoal.plots.style import (
     thinned,
 )  # fmt: skip
 
+FAR = 3.0
 BAND_OF = (10, 50, 90)  # percentiles
 
 
@@ -62,8 +64,42 @@ def population(history: History) -> Picture:
         line={"color": WINNER, "width": 3}, marker={"size": 6},
         hovertemplate="the winner was member %{customdata} at step %{x}: %{y}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(title="step")
-    return figure.update_yaxes(title=metric)
+    figure.update_xaxes(**by_step(history))
+    values = history.metric[history.finished]
+    whole, half = reach(values), best_half(values, higher=history.higher)
+    names = {"all": {"yaxis.autorange": True}, "best half": {"yaxis.range": half}}
+    figure.update_layout(updatemenus=[{
+        "type": "buttons", "direction": "right", "x": 1, "xanchor": "right", "y": 1.02,
+        "yanchor": "bottom", "showactive": False, "bgcolor": "rgba(138,143,152,0.15)",
+        "borderwidth": 0, "font": {"size": 11}, "pad": {"b": 2},
+        "buttons": [{"label": k, "method": "relayout", "args": [v]} for k, v in names.items()],
+    }])  # fmt: skip
+    return figure.update_yaxes(title=metric, range=whole)
+
+
+def reach(values: Floats) -> list[float] | None:
+    """The part of the axis that is shown at first, where some are far from all others; else None.
+
+    Far is more than three times the distance of the quartiles beyond them (Tukey's outer fence).
+    """
+    low, high = np.percentile(values, [25, 75])
+    fence = FAR * (high - low)
+    inside = values[(values >= low - fence) & (values <= high + fence)]
+    if len(inside) == len(values) or not fence:
+        return None
+    return ends(float(inside.min()), float(inside.max()))
+
+
+def best_half(values: Floats, *, higher: bool) -> list[float]:
+    """The part of the axis that the better half of `values` takes."""
+    middle = float(np.median(values))
+    return ends(middle, float(values.max())) if higher else ends(float(values.min()), middle)
+
+
+def ends(low: float, high: float) -> list[float]:
+    """From `low` to `high`, and a little beyond."""
+    beyond = 0.04 * (high - low) or 0.5
+    return [low - beyond, high + beyond]
 
 
 def runs(history: History) -> tuple[Ints, Flags]:

@@ -7,8 +7,9 @@ from math import ceil, floor
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from shoal.history import NOBODY, Domain, Floats, History, Ints
+from shoal.history import FAILED, NOBODY, Domain, Floats, History, Ints
 from shoal.plots.style import (
+    BAD,
     GRID,
     Picture,
     escaped,
@@ -20,6 +21,7 @@ from shoal.plots.style import (
 )
 
 LINES = 1000  # as many are drawn, of the best gains more
+SCALE = ["#56B4E9", "#8a8f98", "#D55E00"]  # to be seen on white and on black
 SHADES = 7  # colours, from the smallest gain to the largest
 TICKS = 5  # of an axis, about
 
@@ -55,27 +57,39 @@ def parallel(history: History) -> Picture:
     if not len(there):
         return nothing(title, "no step has gone on from another one yet")
     kept = there[chosen(gained[there])]
+    lost = np.flatnonzero((history.state == FAILED) & (history.parent != NOBODY))
+    kept = np.concatenate([kept, lost[sampled(len(lost), LINES // 4)]])
     moving = [domain for domain in history.domains if not domain.fixed]
     axes = [
-        linear("step", history.step[kept].astype(float)),
+        whole("step", history.step[kept]),
         *(axis_of(history, domain, kept) for domain in moving),
         linear(escaped(history.called), history.metric[kept]),
         linear("gain", gained[kept]),
     ]
     figure = picture(title, showlegend=False, hovermode="closest", dragmode="select")
     shades = shaded(gained[kept])
-    colours = sample_colorscale("Cividis", [n / (SHADES - 1) for n in range(SHADES)])
-    for shade, colour in enumerate(colours):
+    colours = sample_colorscale(SCALE, [n / (SHADES - 1) for n in range(SHADES)])
+    for shade, colour in ((-1, BAD), *enumerate(colours)):
         lines = np.flatnonzero(shades == shade)
         x, y, facts = strung(axes, lines, kept, history)
         figure.add_scatter(
-            x=x, y=y, customdata=facts, mode="lines", name=f"gain {shade + 1} of {SHADES}",
-            line={"color": colour, "width": 1}, connectgaps=False, meta="parallel",
+            x=x, y=y, customdata=facts, mode="lines",
+            name="failed" if shade < 0 else f"gain {shade + 1} of {SHADES}",
+            line={"color": colour, "width": 1, "dash": "dot" if shade < 0 else "solid"},
+            connectgaps=False, meta="parallel",
             hovertemplate=(
                 "trial %{customdata[0]} (member %{customdata[1]}, step %{customdata[2]}): "
                 "%{customdata[3]:.4g}<extra></extra>"
             ),
         )  # fmt: skip
+    low, high = spread_of(gained[kept])
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", hoverinfo="skip",
+        marker={
+            "color": [low], "cmin": low, "cmax": high, "colorscale": SCALE, "showscale": True,
+            "colorbar": {"title": {"text": "gain"}, "thickness": 10, "tickfont": {"size": 10}},
+        },
+    )  # fmt: skip
     for place, axis in enumerate(axes):
         figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": GRID})
         for height, label in axis.ticks:
@@ -123,11 +137,30 @@ def chosen(gained: Floats) -> Ints:
 
 
 def shaded(gained: Floats) -> Ints:
-    """The shade of each gain, in order: (L,). Single large ones do not make all others alike."""
-    low, high = np.nanpercentile(gained, [5, 95])
+    """The shade of each gain, in order, -1 where there is none: (L,).
+
+    Single large ones do not make all others alike.
+    """
+    low, high = spread_of(gained)
     share = (gained - low) / (high - low) if high > low else np.full(len(gained), 0.5)
-    shades: Ints = np.clip(share * SHADES, 0, SHADES - 1).astype(np.int64)
-    return shades
+    shades = np.clip(np.nan_to_num(share) * SHADES, 0, SHADES - 1)
+    known: Ints = np.where(np.isfinite(gained), shades, -1).astype(np.int64)
+    return known
+
+
+def spread_of(gained: Floats) -> tuple[float, float]:
+    """The gains between which shades differ."""
+    low, high = np.nanpercentile(gained, [5, 95])
+    return float(low), float(high)
+
+
+def whole(name: str, values: Ints) -> Axis:
+    """An axis of whole numbers."""
+    low, high = int(values.min()), max(int(values.max()), int(values.min()) + 1)
+    ticks = [
+        ((n - low) / (high - low), str(n)) for n in range(low, high + 1, ceil((high - low) / TICKS))
+    ]
+    return Axis(name, values.astype(float), (values - low) / (high - low), ticks)
 
 
 def axis_of(history: History, domain: Domain, kept: Ints) -> Axis:

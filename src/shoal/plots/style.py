@@ -21,6 +21,7 @@ BAND = "rgba(0,114,178,0.18)"
 MIDDLE = "#0072B2"
 INK, GRID = "#7b8088", "rgba(138,143,152,0.25)"  # to be read on white and on black
 LONG = ("x", "y", "z", "customdata")
+FEW_STEPS = 12  # each of which has a tick
 POINTS = 12_000  # of one picture, at most: as many as a screen can show
 
 
@@ -68,9 +69,15 @@ def picture(title: str, figure: go.Figure | None = None, **layout: Any) -> go.Fi
         colorway=list(COLOURS),
         **layout,
     )
-    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID)
+    plain: dict[str, Any] = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID}
+    figure.update_xaxes(exponentformat="e", automargin=True, **plain)  # 1e-4, and not 100µ
+    figure.update_yaxes(exponentformat="e", automargin=True, **plain)
     return figure
+
+
+def by_step(history: History) -> dict[str, Any]:
+    """The axis of steps, which are whole numbers."""
+    return {"title": "step", "dtick": 1} if history.steps <= FEW_STEPS else {"title": "step"}
 
 
 def nothing(title: str, why: str) -> go.Figure:

@@ -11,6 +11,7 @@ from shoal import views
 from shoal.assets import plotly_js, text
 from shoal.history import History, Ints
 from shoal.plots import PICTURES
+from shoal.plots.captions import CAPTIONS
 from shoal.plots.exploits import exploited
 from shoal.report.markup import Child, Html, fingerprint, script, tag
 from shoal.result import Result
@@ -21,24 +22,6 @@ from shoal.show.tables import LOOKS, duration, metrics, plural
 from shoal.views import iso
 
 COPIES = 200  # rows of the table of copies: the winner's, and those that gained most
-
-CAPTIONS = {
-    "population": "Each thin line is a member; it has a gap where the member copied another one. "
-    "Orange is the winner and what it descends from.",
-    "schedule": "Orange is what the winner was trained under, step by step: what PBT has found. "
-    "Dots are the other members.",
-    "lineage": "Members from bottom to top, steps from left to right. A colour is all that goes "
-    "back to one first member; an arrow leads from the member that was copied to the one that did.",
-    "survival": "How many members go back to each of the first. One colour that soon takes all is "
-    "an early takeover: a larger population, or copying less, keeps more.",
-    "exploits": "Above, each line leads from what a member had before it copied to what it had one "
-    "step later. Below, how many were better for it.",
-    "diversity": "How far the members are apart in each hyperparameter (0: all the same), and how "
-    "many of the first members still have descendants.",
-    "parallel": "Each line is one step of one member. Drag a box over an axis to "
-    "see only the lines through it; what is bright gained most.",
-    "timeline": "What the members' time went into.",
-}
 
 
 def report(result: Result) -> str:

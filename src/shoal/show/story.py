@@ -6,6 +6,8 @@ from shoal.result import Result
 from shoal.show.tables import duration, metrics, named_metric, plural, value
 from shoal.views import Row
 
+NAMED = 4  # hyperparameters whose changes are told one by one
+
 
 def sentences(result: Result) -> list[str]:
     """What was run, what came out, and how the winner came by it."""
@@ -66,6 +68,8 @@ def went(result: Result) -> str:
     members = 1 + sum(a.member != b.member for a, b in pairwise(line))
     where = "stayed with one member" if members == 1 else f"went through {members} members"
     moves = [move for name in result.config["space"] if (move := moved(name, line))]
+    if len(moves) > NAMED + 1:
+        moves = [*moves[:NAMED], f"and {len(moves) - NAMED} others changed"]
     how = f"; {', '.join(moves)}" if moves else ", under the same hyperparameters all the time"
     return f"Its weights {where}{how}."
 

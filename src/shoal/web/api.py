@@ -15,6 +15,7 @@ from shoal.checkpoints import away
 from shoal.documents import shown
 from shoal.home import ExperimentError, Folder
 from shoal.plots import PICTURES
+from shoal.plots.captions import CAPTIONS
 from shoal.report import report as report_of
 from shoal.result import Result
 from shoal.runners import written
@@ -97,7 +98,8 @@ def figure(now: Now, name: str) -> Response:
     """
     if name not in PICTURES:
         raise Unknown(f"there is no picture {name!r}; there are {', '.join(PICTURES)}")
-    return Response(PICTURES[name](now.history).to_json(), media_type="application/json")
+    figure = PICTURES[name](now.history).update_layout(meta={"caption": CAPTIONS[name]})
+    return Response(figure.to_json(), media_type="application/json")
 
 
 def trials(now: Now, order: str, **asked: Any) -> Any:

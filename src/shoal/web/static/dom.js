@@ -55,6 +55,20 @@ export function table(label, columns, rows, { key, sorted, onsort } = {}) {
       h("tbody", {}, rows.map((row) => h("tr", { "data-key": key?.(row) }, columns.map(cell(row)))))));
 }
 
+// Put `text` where it can be pasted from; where that is not allowed, the button says so.
+export async function copied(button, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "copied";
+  } catch { button.textContent = "the browser does not allow it"; }
+}
+
+export function copier(text) {
+  const button = h("button", { type: "button", class: "small" }, "copy");
+  button.addEventListener("click", () => copied(button, text));
+  return button;
+}
+
 export function spark(values) {
   if (values.length < 2) return "";
   const low = Math.min(...values), high = Math.max(...values), tall = high - low || 1;

@@ -3,7 +3,7 @@
 import { buttons, confirmed } from "./actions.js";
 import { ask, soon } from "./ask.js";
 import { draw, lazily, loaded } from "./charts.js";
-import { bytes, duration, fill, h, say, spark, stateOf, table, when } from "./dom.js";
+import { bytes, copied, copier, duration, fill, h, say, spark, stateOf, table, when } from "./dom.js";
 import { follow } from "./follow.js";
 
 const TABS = ["overview", "lineage", "members", "trials", "copies", "checkpoints", "log", "settings"];
@@ -49,7 +49,7 @@ export function experiment(main, at) {
       if (charts.has(name)) continue;
       const chart = h("div", { class: "chart", "data-picture": name, "aria-busy": "true" });
       charts.set(name, { chart, next: 0, due: null });
-      body.append(h("figure", {}, chart));
+      body.append(h("figure", {}, chart, h("figcaption", {})));
     }
     return lazily([...charts.values()].map((one) => one.chart), (chart) => picture(charts.get(chart.dataset.picture)));
   }
@@ -66,6 +66,7 @@ export function experiment(main, at) {
       if (ended || one.figure === figure) return;
       one.figure = figure;
       await draw(one.chart, figure);
+      one.chart.nextSibling.textContent = figure.layout.meta?.caption ?? "";
     } catch (error) {
       if (!ended && !one.figure) one.chart.replaceChildren(problem(error));
       else if (!ended) console.warn(error);
@@ -75,8 +76,10 @@ export function experiment(main, at) {
   const show = {
     async overview() {
       fill(body.querySelector(".said") ?? body.appendChild(h("div", { class: "said" })),
+        headline(),
         now.sentences.map((sentence) => h("p", {}, sentence)),
-        h("dl", { class: "facts" }, fact("population", now.population), fact("step", now.steps ? `${now.step} of ${now.steps}` : now.step), fact("running", now.trials.running), fact("failed", now.trials.failed), fact("at a time", now.workers), fact("time", duration(now.seconds)), fact("folder", now.folder), fact("best checkpoint", now.best?.checkpoint)),
+        h("dl", { class: "facts" }, fact("members", now.population), fact("running", now.trials.running), fact("at a time", now.workers), fact("folder", now.folder), now.best?.checkpoint && factOf("best checkpoint", [now.best.checkpoint, " ", copier(now.best.checkpoint)])),
+        h("p", {}, schedule()),
         h("p", {}, h("a", { href: `api/${base}/report`, download: true }, "report"), " · ", h("a", { href: `api/${base}/export.csv`, download: true }, "trials as CSV"), " · ", h("a", { href: `api/${base}/export.json`, download: true }, "as JSON")));
     },
     async lineage() {},
@@ -88,7 +91,7 @@ export function experiment(main, at) {
         ["step", (one) => say(one.step), { number: true }],
         ["behind", (one) => say(one.lag || null), { number: true }],
         ["score", (one) => say(one.metric), { number: true }],
-        ["best", (one) => say(one.best), { number: true }],
+        ["best", (one) => (one.best != null && one.best === now.best?.metric ? h("strong", { class: "good" }, `★ ${say(one.best)}`) : say(one.best)), { number: true }],
         ["latest", (one) => spark(one.spark)],
       ], await ask(`${base}/members`), { key: (one) => one.member }));
     },
@@ -159,6 +162,24 @@ export function experiment(main, at) {
       fill(body, h("pre", { tabindex: "0" }, JSON.stringify(await ask(`${base}/config`), null, 2)));
     },
   };
+
+  // What a researcher who has ten seconds wants to know.
+  function headline() {
+    const done = now.trials.finished + now.trials.failed, left = now.trials.total && now.state === "running" && done ? now.seconds / done * (now.trials.total - done) : null;
+    const big = (name, value, looks) => h("div", { class: looks }, h("dt", {}, name), h("dd", {}, value));
+    return h("dl", { class: "headline", "data-key": "headline" },
+      big(now.metric === "default" ? "best" : `best ${now.metric}`, now.best ? say(now.best.metric) : "none yet: it waits for the first trial to finish", now.best ? "good" : "soft"),
+      big("steps ended", now.steps ? `${now.step} of ${now.steps}` : String(now.step)),
+      left == null ? big("time", duration(now.seconds)) : big("time left, about", duration(left)),
+      big("failed", now.trials.failed ? `${now.trials.failed}: ${now.failures}` : "none", now.trials.failed ? "bad" : "soft"),
+      now.control && big(`gained over ${now.control.members} that never copy`, say(now.control.gain), now.control.gain > 0 ? "good" : "unclear"));
+  }
+
+  function schedule() {
+    const button = h("button", { type: "button", "data-key": "schedule" }, "copy the schedule");
+    button.addEventListener("click", async () => copied(button, JSON.stringify(await ask(`${base}/schedule`), null, 1)));
+    return now.best && button;
+  }
 
   function trialColumns() {
     const number = { number: true };
