@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import dedent
 from typing import Any
 
@@ -24,9 +25,10 @@ from shoal.runners.cluster.connection import (
     show_token,
     wants_token,
 )
-from tests.cli.shell import Shell
+from tests.cli.shell import Shell, write
 from tests.cluster.conftest import Nodes
 from tests.lab import experiment, log_of, run, told
+from tests.servers import port
 from tests.toys import Toy, function, pausing, seeing
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits-pytorch"
@@ -69,6 +71,40 @@ def test_nothing_is_begun_on_a_cluster_that_is_not_there(
     with pytest.raises(shoal.ExperimentError, match=r"cannot be reached.*`ray status`"):
         run(pausing, tmp_path, execution={"engine": "ray", "address": "127.0.0.1:1"})
     assert not list((tmp_path / "home").glob("*"))
+
+
+def noted(folder: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Let Ray have noted `address` as that of its current cluster."""
+    (folder / "ray").mkdir()
+    (folder / "ray" / "ray_current_cluster").write_text(address)
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+
+
+def test_a_cluster_that_was_killed_is_not_waited_for(
+    tmp_path: Path, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address outlives it, in a file of Ray's."""
+    gone = f"127.0.0.1:{port()}"
+    noted(tmp_path, monkeypatch, gone)
+    assert Cluster(None, {})._gone() == gone
+    (tmp_path / "ray" / "ray_current_cluster").write_text(nodes.address)
+    assert Cluster(None, {})._gone() == ""
+    (tmp_path / "ray" / "ray_current_cluster").unlink()
+    assert Cluster(None, {})._gone() == ""
+
+
+@pytest.mark.soak
+def test_a_run_begins_a_cluster_where_the_last_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TemporaryDirectory(prefix="r") as short:  # the paths of Ray's sockets have to be
+        noted(Path(short), monkeypatch, f"127.0.0.1:{port()}")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        shell = Shell(tmp_path / "home")
+        ended = shell("run", write(tmp_path / "toy", steps=1), "--on", "ray")
+    assert ended.returncode == 0, ended.stderr
+    assert "rpc_client" not in ended.stderr
+    assert "done  4 trials in" in ended.stdout
 
 
 @pytest.mark.parametrize("failing", [1, 9])

@@ -176,7 +176,15 @@ def test_tensorboard(result: Result, tmp_path: Path) -> None:
         failed = [row.step for row in rows if row.state == "failed"]
         assert sorted({step for step, _ in got["failures/text_summary"]}) == failed
     assert result.best is not None
-    assert events(root / "best")["metric"][-1][1] == pytest.approx(result.best.metric)
+    best = events(root / "best")["metric"]
+    assert best[-1][1] == pytest.approx(result.best.metric)
+    steps = [step for step, _ in best]
+    assert steps == sorted(set(steps)), "one value a step"
+    tops = {
+        s: max(r.metric for r in result.trials() if r.metric is not None and r.step <= s)
+        for s in steps
+    }
+    assert dict(best) == pytest.approx(tops)
 
 
 # ------------------------------------------------------------------ MLflow
@@ -271,14 +279,19 @@ def run_in(file: Path) -> dict[str, Any]:
 
 def test_wandb(result: Result, tmp_path: Path) -> None:
     home = str(result.folder.path.parent)
-    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    environment = os.environ | {
+        "WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(kept),
+    }  # fmt: skip
     command = ["-m", "shoal", "export", result.id, "--home", home, "--format", "wandb"]
     ended = subprocess.run(
         [sys.executable, *command, "-o", "project"], cwd=tmp_path, env=environment, check=False,
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert not (tmp_path / "wandb").exists()
+    files = sorted((kept / "wandb").glob("offline-run-*/*.wandb"))
     assert len(files) == 4
     for file in files:
         run = run_in(file)

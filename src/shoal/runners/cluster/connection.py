@@ -25,6 +25,7 @@ ANSWER_S = 60.0  # for Ray to fetch an answer that is there
 PROBE_S = 120.0  # for all nodes to answer, the start of their processes included
 OURS = "shoal"  # the namespace of what we start there
 CLIENT = "ray://"
+LOCAL = "local"  # what Ray calls a new cluster on this machine
 # Of "ray://", after half a minute: the process that Ray forks to serve us hangs at times (2.60).
 NO_SERVER = "Starting Ray client server failed"
 TOKEN = ".shoal-token-"  # noqa: S105 (a file, by which a folder is recognised)
@@ -93,14 +94,19 @@ class Cluster:
             words["include_dashboard"] = False
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         where = self.address or os.environ.get("RAY_ADDRESS") or "a new one on this machine"
+        address = self.address
+        if not address and not os.environ.get("RAY_ADDRESS") and self._gone():
+            address = LOCAL  # Ray would try for minutes to reach the one that is no more
         try:
             knock(self.address or os.environ.get("RAY_ADDRESS", ""))
+            if where == "auto":
+                self._refuse_what_is_gone()
             try:
-                self._init(words)
+                self._init(address, words)
             except ConnectionAbortedError as error:
                 if NO_SERVER not in str(error):
                     raise
-                self._init(words)
+                self._init(address, words)
         except Exception as error:
             shown = ":" in where  # by us; where none is named, by Ray
             token = ", and is its token in ~/.ray/auth_token here if it wants one" if shown else ""
@@ -110,10 +116,36 @@ class Cluster:
             ) from error
         self._connected = True
 
-    def _init(self, words: Mapping[str, Any]) -> None:
+    def _refuse_what_is_gone(self) -> None:
+        if gone := self._gone():
+            raise ConnectionError(f"{gone}, which Ray has noted as the current one, is gone")
+
+    def _gone(self) -> str:
+        """The cluster that Ray would connect to by itself, if nobody listens there any more.
+
+        Ray's note of its current cluster outlives one that was killed. Where Ray keeps the note is
+        its own affair: if that cannot be found out, there is none.
+        """
+        try:
+            utils, services = (
+                importlib.import_module(f"ray._private.{name}") for name in ("utils", "services")
+            )
+            noted = utils.read_ray_address() or ""
+            others = services.find_gcs_addresses() if self.address == "auto" else ()
+        except Exception:  # noqa: BLE001 (a Ray that keeps it elsewhere)
+            return ""
+        if not noted or others:
+            return ""
+        try:
+            knock(noted)
+        except OSError:
+            return str(noted)
+        return ""
+
+    def _init(self, address: str | None, words: Mapping[str, Any]) -> None:
         with signals_kept():
             self.ray.init(
-                address=self.address,
+                address=address,
                 namespace=OURS,
                 log_to_driver=False,
                 logging_level="ERROR",
