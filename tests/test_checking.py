@@ -289,7 +289,8 @@ def test_a_function_of_a_script_is_checked(capsys: pytest.CaptureFixture[str]) -
         (trial.save / "x").write_text(repr(x))
         return x
 
-    found = shoal.check(work, space={"lr": shoal.Float(0.1, 0.5)})
+    begins = [{"lr": 0.2}, {"lr": 0.3}, {"lr": 0.4}]
+    found = shoal.check(work, space={"lr": shoal.Float(0.1, 0.5)}, initial=begins)
     assert found.ok
     assert "ok       trials finish" in repr(found)
     assert capsys.readouterr().err.startswith("trial 1 of 4: member 0, step 0\n")

@@ -1,5 +1,7 @@
 """Journal -> tables, on a journal small enough to be read."""
 
+from dataclasses import replace
+
 from shoal import views
 from shoal.core.records import Failed, Finished, Record, Trial
 from shoal.stores.base import Entry
@@ -105,7 +107,8 @@ def test_the_total_is_that_of_the_tighter_limit() -> None:
 
 
 def test_an_export_has_nnis_columns_and_five_more() -> None:
-    exported = views.export(rows(), {5: [0.1, 0.2]})
+    told = [replace(row, intermediate=[0.1, 0.2]) if row.id == 5 else row for row in rows()]
+    exported = views.export(told)
     assert exported[5] == {
         "parameter": {"lr": 0.12, "load_checkpoint_dir": "0/0", "save_checkpoint_dir": "2/1"},
         "value": 0.7,
@@ -129,6 +132,6 @@ def test_an_export_has_nnis_columns_and_five_more() -> None:
 def test_json_has_the_documented_keys() -> None:
     assert list(rows()[5].json()) == [
         "id", "member", "step", "hparams", "parent", "state", "metric", "checkpoint", "attempt",
-        "started", "ended", "error", "metrics",
+        "started", "ended", "error", "metrics", "intermediate",
     ]  # fmt: skip
     assert rows()[5].json()["started"] == "1970-01-01T00:01:48.000+00:00"

@@ -241,7 +241,8 @@ def reduced(config: Config, **more: Any) -> Config:
         "track": [],
         "checkpoint_every": "auto",
     }
-    return Config.restore(config.dump() | {"explore": config.explore} | changes | more)
+    given = config.dump() | {"explore": config.explore} | changes | more
+    return Config.restore(given | {"initial": config.initial[: given["population"]]})
 
 
 def far(space: Space, hparams: Hparams) -> Hparams:

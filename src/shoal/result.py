@@ -51,6 +51,12 @@ class Best:
         """That member's step."""
         return self.lineage[-1].step
 
+    def _repr_html_(self) -> str:
+        facts = {"metric": f"{self.metric:.6g}", "trial": self.id, "member": self.member}
+        facts |= {"step": self.step, **self.hparams, "checkpoint": self.checkpoint}
+        rows = (f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
+        return f"<table>{''.join(rows)}</table>"
+
     def __repr__(self) -> str:
         return (
             f"<best {self.metric:.6g}: trial {self.id} (member {self.member}, step {self.step}), "
@@ -243,7 +249,7 @@ class Result:
         """How far it has come."""
         config, population, tally = self.config, self.config["population"], self.tally
         with self.folder.open() as store:
-            newest = self._read(store, store.newest(population))
+            newest = self._read(store, store.newest(population), whole=False)
         newest.sort(key=lambda row: row.member)
         others = tally.trials - tally.finished - tally.failed
         return views.Progress(
@@ -361,9 +367,7 @@ class Result:
 
     def export(self) -> list[dict[str, Any]]:
         """Every trial with NNI's columns plus member, step, parent and state."""
-        with self.folder.open() as store:
-            intermediate = {row.id: store.measured(row.id, row.attempt) for row in self._rows}
-        return views.export(self._rows, intermediate)
+        return views.export(self._rows)
 
     def _top(self, members: range, steps: int) -> int | None:
         """The best trial of so many first steps of these members."""
@@ -388,8 +392,10 @@ class Result:
         with self.folder.open() as store:
             return self._read(store)
 
-    def _read(self, store: SqliteStore, trials: Iterable[int] | None = None) -> list[views.Row]:
-        """All trials, or these, by id."""
+    def _read(
+        self, store: SqliteStore, trials: Iterable[int] | None = None, *, whole: bool = True
+    ) -> list[views.Row]:
+        """All trials, or these, by id; if they are to be `whole`, with intermediate results."""
         wanted = None if trials is None else set(trials)
         rows = views.table(
             store.read() if wanted is None else store.read_of(wanted),
@@ -397,7 +403,11 @@ class Result:
             alive=self.state == "running",
             started=store.started(wanted),
         )
-        return [views.located(row, self._checkpoint(row)) for row in rows]
+        measured = store.measured_by(wanted) if whole else {}
+        return [
+            views.located(row, self._checkpoint(row), measured.get((row.id, row.attempt), ()))
+            for row in rows
+        ]
 
     def _checkpoint(self, row: views.Row) -> Path | None:
         path = self.checkpoints / str(row.member) / str(row.step)

@@ -34,6 +34,7 @@ class Row:
     started: float  # seconds since the epoch
     ended: float | None
     error: str | None
+    intermediate: Sequence[Any] = ()  # what the newest attempt reported on its way
 
     def json(self) -> dict[str, Any]:
         """The trial as `--json` and the API give it."""
@@ -51,6 +52,7 @@ class Row:
             "ended": None if self.ended is None else iso(self.ended),
             "error": self.error,
             "metrics": dict(self.metrics),
+            "intermediate": strict(list(self.intermediate)),
         }
 
 
@@ -140,9 +142,9 @@ def table(
     return [rows[id] for id in sorted(rows)]
 
 
-def located(row: Row, checkpoint: Path | None) -> Row:
-    """`row` with the folder in which its checkpoint is."""
-    return replace(row, checkpoint=checkpoint)
+def located(row: Row, checkpoint: Path | None, intermediate: Sequence[Any] = ()) -> Row:
+    """`row` with the folder in which its checkpoint is, and what it reported on its way."""
+    return replace(row, checkpoint=checkpoint, intermediate=intermediate)
 
 
 def schedule(line: Iterable[Row]) -> list[dict[str, Any]]:
@@ -195,7 +197,7 @@ def total(steps: int | None, trials: int | None, population: int) -> int | None:
     return min((limit for limit in (by_steps, trials) if limit is not None), default=None)
 
 
-def export(rows: Iterable[Row], intermediate: Mapping[int, Sequence[Any]]) -> list[dict[str, Any]]:
+def export(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Every trial with NNI's columns, and with what NNI leaves out: member, step, parent, state.
 
     The two checkpoint folders are relative to the experiment's folder for checkpoints, so that the
@@ -212,7 +214,7 @@ def export(rows: Iterable[Row], intermediate: Mapping[int, Sequence[Any]]) -> li
             },
             "value": row.metric,
             "trialJobId": f"{row.id:05d}",
-            "intermediate": list(intermediate.get(row.id, ())),
+            "intermediate": list(row.intermediate),
             "member": row.member,
             "step": row.step,
             "parent": row.parent,

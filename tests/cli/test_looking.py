@@ -16,7 +16,7 @@ from tests.cli.test_main import held, refusal
 
 TRIAL = {
     "id", "member", "step", "hparams", "parent", "state", "metric", "checkpoint", "attempt",
-    "started", "ended", "error", "metrics",
+    "started", "ended", "error", "metrics", "intermediate",
 }  # fmt: skip
 
 

@@ -292,13 +292,18 @@ class SqliteStore:
             else:
                 yield Failed(trial, failure, why, attempt)
 
-    def measured(self, trial: int, attempt: int) -> list[Any]:
-        """The intermediate results of one attempt, in order."""
-        rows = self._db.execute(
-            "SELECT value FROM measured WHERE trial = ? AND attempt = ? ORDER BY idx",
-            (trial, attempt),
-        )
-        return [json.loads(value) for (value,) in rows]
+    def measured_by(self, trials: Iterable[int] | None = None) -> dict[tuple[int, int], list[Any]]:
+        """The intermediate results of each attempt (trial, attempt), of all trials or of these."""
+        query, given = "SELECT trial, attempt, value FROM measured", list[str]()
+        if trials is not None:
+            query += " WHERE trial IN (SELECT value FROM json_each(?))"
+            given.append(json.dumps(sorted(set(trials))))
+        found: dict[tuple[int, int], list[Any]] = {}
+        for trial, attempt, value in self._db.execute(
+            f"{query} ORDER BY trial, attempt, idx", given
+        ):
+            found.setdefault((trial, attempt), []).append(json.loads(value))
+        return found
 
     def started(self, trials: Iterable[int] | None = None) -> dict[tuple[int, int], float]:
         """When the process of each attempt (trial, attempt) began, in seconds since the epoch.

@@ -143,13 +143,9 @@ def one(now: Now, trial: int) -> dict[str, Any]:
     if not 0 <= trial < len(now.history):
         raise Unknown(f"experiment {now.id} has no trial {trial}")
     (row,) = now.trials([trial])
-    with now.folder.open() as store:
-        measured = store.measured(trial, row.attempt)
     history = now.history
     children = np.flatnonzero(history.parent == trial)
     return told(history, row) | {
-        "metrics": dict(row.metrics),
-        "intermediate": measured,
         "children": [
             {"id": int(child), "member": int(history.member[child])} for child in children[:100]
         ],
