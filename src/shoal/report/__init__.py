@@ -1,6 +1,6 @@
 """`shoal report`: an experiment as one file that needs no server and no network."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from json import dumps
 from typing import Any
 
@@ -116,8 +116,14 @@ def schedule(result: Result) -> Html | None:
         tag("h2", "The schedule"),
         table(["steps", "member", *names], rows),
         tag("p", tag("button", "Copy as JSON", type="button", data_copy="schedule")),
-        tag("pre", dumps(result.best_so_far.schedule, indent=1), id="schedule", tabindex="0"),
+        tag("pre", by_line(result.best_so_far.schedule), id="schedule", tabindex="0"),
     )
+
+
+def by_line(parts: Sequence[Any]) -> str:
+    """`parts` as JSON, each in a line of its own."""
+    lines = ",\n".join(f" {dumps(part)}" for part in parts)
+    return f"[\n{lines}\n]"
 
 
 def copies(result: Result, history: History) -> Html:
