@@ -91,7 +91,7 @@ function themed(figure, element) {
     layout.margin = { ...layout.margin, l: 44, r: 8 };
     layout.title = { ...layout.title, font: { size: 12 } };
     layout.updatemenus = [];
-    layout.legend = { ...layout.legend, font: { size: 10 }, entrywidth: 100 };
+    layout.legend = { ...layout.legend, font: { size: 10 }, entrywidth: 150 };
   }
   return { data: figure.data, layout };
 }
