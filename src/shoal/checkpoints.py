@@ -99,11 +99,12 @@ class Checkpoints:
             self._sending.flush()
 
     def unsaved(self, live: Live) -> str:
-        """Why nothing of what `live` needs was saved; empty where something was.
+        """Why nothing is left of what was trained, where `live` is needed; empty: something is.
 
-        Of states that workers hold; a function or command may have nothing to save.
+        Of states that workers hold; a function or command may have nothing to save. A checkpoint of
+        an earlier step is something: what came after can be made again from it.
         """
-        if not self.remade or not live or any(id in self._there for id in live):
+        if not self.remade or not live or self._there:
             return ""
         return self.trouble
 
